@@ -1,0 +1,9 @@
+"""The paper: scores, weights, the active set, gap, temperature and the loss. Torch only.
+
+Read `filter`, `mentoring`, `divergence`, `lesson`, `loss`, in this order.
+"""
+
+from classroomkd.core.lesson import Choices, Lesson
+from classroomkd.core.loss import ClassroomLoss, classroom_loss
+
+__all__ = ["Choices", "ClassroomLoss", "Lesson", "classroom_loss"]

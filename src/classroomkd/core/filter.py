@@ -1,0 +1,157 @@
+"""Knowledge filtering: how everybody stands on each sample, who teaches, and with what weight.
+
+Shapes: ``M`` mentors, ``B`` samples, ``U`` units of a sample (1 in classification), ``K`` bins, and
+``G`` ranks within a sample: ``U`` where each unit is ranked by itself, else 1.
+
+Everything is computed from divergences rather than from probabilities: ``r = exp(-l)`` underflows
+on badly missed samples, where ``l`` still tells who is better.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from classroomkd.core.divergence import target_divergence
+
+Group = Literal["sample", "batch", "unit"]
+GROUPS = get_args(Group)
+Blocks = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the student and its mentors stand: what every choice of a method is made from.
+
+    Attributes:
+        student: detached logits, one ``[B, U, K]`` for each categorical axis of a unit.
+        mentors: detached logits, one ``[M, B, U, K]`` for each axis.
+        target: one ``[B, U]`` (indices) or ``[B, U, K]`` (probabilities) for each axis.
+        student_divergence: ``[B, G]``, from the target; ``exp(-.)`` of it is the score.
+        mentor_divergence: ``[M, B, G]``.
+        unit_weight: ``[B, U]``, or None for equal weights.
+    """
+
+    student: Blocks
+    mentors: Blocks
+    target: Blocks
+    student_divergence: Tensor
+    mentor_divergence: Tensor
+    unit_weight: Tensor | None = None
+
+    @property
+    def student_score(self) -> Tensor:
+        """Score ``r_s = exp(-l_s)``, ``[B, G]`` in (0, 1]: the true class's probability."""
+        return torch.exp(-self.student_divergence)
+
+    @property
+    def mentor_score(self) -> Tensor:
+        """Score ``r_m = exp(-l_m)``, ``[M, B, G]``."""
+        return torch.exp(-self.mentor_divergence)
+
+    @property
+    def batch_score(self) -> Tensor:
+        """The student's score on the whole batch, a geometric mean: scalar."""
+        weight = self.unit_weight
+        if weight is not None and self.student_divergence.shape != weight.shape:
+            weight = weight.sum(-1)
+        weight = None if weight is None else weight.flatten()
+        return torch.exp(-unit_mean(self.student_divergence.flatten(), weight))
+
+
+def unit_mean(value: Tensor, unit_weight: Tensor | None) -> Tensor:
+    """Mean over units ``[..., B, U] -> [..., B]``, weighted; 0 for a sample without weight.
+
+    Values of units without weight are not looked at: they may be infinite.
+    """
+    if unit_weight is None:
+        return value.mean(-1)
+    total = torch.where(unit_weight > 0, value * unit_weight, 0).sum(-1)
+    return total / unit_weight.sum(-1).clamp_min(torch.finfo(value.dtype).tiny)
+
+
+def group_divergence(value: Tensor, unit_weight: Tensor | None, group: Group) -> Tensor:
+    """Divergence of each rank group, ``[..., B, U] -> [..., B, G]`` (the batch's is repeated).
+
+    It is 0 for everybody where a group has no weight: no mentor is better there, and none teaches.
+    """
+    if group == "unit":
+        return value if unit_weight is None else torch.where(unit_weight > 0, value, 0)
+    if group == "sample":
+        return unit_mean(value, unit_weight).unsqueeze(-1)
+    weight = None if unit_weight is None else unit_weight.flatten()
+    whole = unit_mean(value.flatten(-2), weight)[..., None, None]
+    return whole.expand(*value.shape[:-1], 1)
+
+
+@torch.no_grad()
+def standing(
+    student: Blocks,
+    mentors: Blocks,
+    target: Blocks,
+    unit_weight: Tensor | None = None,
+    group: Group = "sample",
+) -> Standing:
+    r"""Divergence of the student and of all mentors from the target, for each rank group.
+
+    .. math:: l_j(g) = \frac{\sum_{u \in g} v_u \sum_b KL(target_b \,\|\, \sigma(z_{j,b}))}
+                            {\sum_{u \in g} v_u}
+
+    Args:
+        student: logits, one ``[B, U, K]`` a block.
+        mentors: logits, one ``[M, B, U, K]`` a block.
+        target: ``[B, U]`` or ``[B, U, K]`` a block.
+        unit_weight: ``[B, U]``, or None for equal weights.
+        group: what is ranked together: each ``sample``, the whole ``batch``, or each ``unit``.
+    """
+    student = tuple(block.detach() for block in student)
+    mentors = tuple(block.detach() for block in mentors)
+
+    def divergence(logits: Blocks) -> Tensor:
+        blocks = [target_divergence(z, t) for z, t in zip(logits, target, strict=True)]
+        return group_divergence(torch.stack(blocks).sum(0), unit_weight, group)
+
+    return Standing(student, mentors, target, divergence(student), divergence(mentors), unit_weight)
+
+
+def everyone(now: Standing) -> Tensor:
+    """Every mentor teaches: ``[M, B, G]`` of True."""
+    return torch.ones_like(now.mentor_divergence, dtype=torch.bool)
+
+
+def better_than_student(now: Standing) -> Tensor:
+    """The knowledge filter: ``a_m = r_m > r_s``, strictly; ``[M, B, G]``."""
+    return now.mentor_divergence < now.student_divergence
+
+
+def correct(now: Standing) -> Tensor:
+    """Whether each mentor's most probable bin is the target's in every block; ``[M, B, U]``."""
+    hits = [
+        z.argmax(-1) == (t.argmax(-1) if t.is_floating_point() else t)
+        for z, t in zip(now.mentors, now.target, strict=True)
+    ]
+    return torch.stack(hits).all(0)
+
+
+def classroom_shares(now: Standing, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """Each one's share of the classroom's scores, ``r_j / (r_s + sum_k r_k)``.
+
+    A softmax over ``-l_j``, which stays exact where all scores underflow.
+
+    Returns:
+        The student's ``[B, G]`` and the mentors' ``[M, B, G]``; they add up to 1.
+    """
+    everybody = torch.cat([now.student_divergence.unsqueeze(0), now.mentor_divergence])
+    shares = torch.softmax(-everybody, dim=0, dtype=dtype)
+    return shares[0], shares[1:]
+
+
+def score_weight(now: Standing) -> Tensor:
+    """Weight ``w_m = M r_m / (r_s + sum_k r_k)``, ``[M, B, G]``; 1 on average if all are equal."""
+    return len(now.mentor_divergence) * classroom_shares(now)[1]
+
+
+def unit_weights(now: Standing) -> Tensor:
+    """Weight 1 for every mentor, ``[M, B, G]``."""
+    return torch.ones_like(now.mentor_divergence)

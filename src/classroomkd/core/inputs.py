@@ -1,0 +1,114 @@
+"""The border of the core: logits in the shapes that users have, checked and put into blocks.
+
+Shapes: ``M`` mentors, ``B`` samples, ``C`` classes, ``U`` units, ``K`` bins.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from classroomkd.core.filter import Blocks
+
+Logits = Tensor | Sequence[Tensor]
+MentorLogits = Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]]
+
+
+def parse(
+    student_logits: Logits,
+    mentor_logits: MentorLogits,
+    target: Logits,
+    unit_weight: Tensor | None = None,
+) -> tuple[Blocks, Blocks, Blocks, Tensor | None, bool]:
+    """Check the arguments of a logit method and give each the shape ``[..., B, U, K]``.
+
+    Mentors are detached: they are targets here.
+
+    Returns:
+        Student blocks ``[B, U, K]``, mentor blocks ``[M, B, U, K]``, target blocks, unit weight
+        ``[B, U]`` or None, and whether the unit axis was there to begin with.
+
+    Raises:
+        ValueError: for shapes that do not fit, saying which and what was expected.
+    """
+    student = _blocks(student_logits)
+    has_units = student[0].ndim == 3
+    for z in student:
+        if z.ndim not in (2, 3) or z.shape[:-1] != student[0].shape[:-1]:
+            shapes = [tuple(z.shape) for z in student]
+            raise ValueError(f"student_logits must be [B, C] or blocks of [B, U, K], got {shapes}")
+    targets = _targets(target, student)
+    mentors = tuple(
+        _stack(block, z, number if len(student) > 1 else None)
+        for number, (block, z) in enumerate(
+            zip(_by_block(mentor_logits, student), student, strict=True)
+        )
+    )
+    if unit_weight is not None:
+        if unit_weight.shape not in (student[0].shape[:-1], student[0].shape[:1] + (1,)):
+            raise ValueError(
+                f"unit_weight has shape {tuple(unit_weight.shape)}, "
+                f"expected {tuple(student[0].shape[:-1])}"
+            )
+        # Units without weight may carry any label, such as -1: no label of theirs is looked up.
+        targets = tuple(
+            t if t.is_floating_point() else t.where(unit_weight.reshape(t.shape) > 0, 0)
+            for t in targets
+        )
+    if not has_units:
+        student = tuple(z.unsqueeze(1) for z in student)
+        mentors = tuple(z.unsqueeze(2) for z in mentors)
+        targets = tuple(t.unsqueeze(1) for t in targets)
+        unit_weight = None if unit_weight is None else unit_weight.reshape(-1, 1)
+    return student, mentors, targets, unit_weight, has_units
+
+
+def _blocks(value: Logits) -> Blocks:
+    return (value,) if isinstance(value, Tensor) else tuple(value)
+
+
+def _targets(target: Logits, student: Blocks) -> Blocks:
+    targets = _blocks(target)
+    if len(targets) != len(student):
+        raise ValueError(f"target has {len(targets)} blocks, student_logits {len(student)}")
+    for t, z in zip(targets, student, strict=True):
+        expected = z.shape if t.is_floating_point() else z.shape[:-1]
+        if t.shape != expected:
+            kind = "probabilities" if t.is_floating_point() else "class indices"
+            raise ValueError(
+                f"target of {kind} has shape {tuple(t.shape)}, expected {tuple(expected)}"
+                f" for student_logits {tuple(z.shape)}"
+            )
+    return tuple(t if t.is_floating_point() else t.long() for t in targets)
+
+
+def _by_block(mentors: MentorLogits, student: Blocks) -> list[Tensor | list[Tensor]]:
+    """Sort mentor logits by block: from one tensor, from a list of mentors, or from both."""
+    if isinstance(mentors, Tensor):
+        mentors = [mentors] if mentors.ndim == student[0].ndim + 1 else list(mentors)
+    mentors = list(mentors)
+    stacked = [isinstance(z, Tensor) and z.ndim == student[0].ndim + 1 for z in mentors]
+    if mentors and all(stacked):
+        if len(mentors) != len(student):
+            raise ValueError(f"mentor_logits has {len(mentors)} blocks, student {len(student)}")
+        return mentors  # type: ignore[return-value]
+    rows = [_blocks(m) for m in mentors]
+    for number, row in enumerate(rows):
+        if len(row) != len(student):
+            raise ValueError(f"mentor {number} has {len(row)} blocks, the student {len(student)}")
+    return [[row[b] for row in rows] for b in range(len(student))]
+
+
+def _stack(mentors: Tensor | list[Tensor], student: Tensor, block: int | None) -> Tensor:
+    for number, logits in enumerate(mentors):
+        if logits.shape != student.shape:
+            where = f"mentor {number}" + ("" if block is None else f", block {block}")
+            raise ValueError(
+                f"logits of {where} have shape {tuple(logits.shape)}, the student's "
+                f"{tuple(student.shape)}: map a mentor's classes to the student's first"
+            )
+    if isinstance(mentors, Tensor):
+        return mentors.detach()
+    if not mentors:
+        return student.detach().new_zeros(0, *student.shape)
+    return torch.stack([z.detach() for z in mentors])

@@ -1,0 +1,207 @@
+"""`classroom_loss`: the paper in one function, and `ClassroomLoss`, a thin module around it.
+
+Shapes: ``M`` mentors, ``B`` samples, ``C`` classes, ``U`` units, ``K`` bins.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from classroomkd.core import filter as knowledge
+from classroomkd.core import mentoring as pace
+from classroomkd.core import official
+from classroomkd.core.divergence import kl_divergence
+from classroomkd.core.filter import GROUPS, Group, Standing
+from classroomkd.core.inputs import Logits, MentorLogits, parse
+from classroomkd.core.lesson import Choices, Divergence, Lesson, teach, without_ranks
+
+Mentoring = Literal["gap", "dtkd", "fixed", "none"]
+TaskWeight = float | Literal["student", "batch"]
+
+
+def classroom_loss(
+    student_logits: Logits,
+    mentor_logits: MentorLogits,
+    target: Logits,
+    *,
+    unit_weight: Tensor | None = None,
+    temperature: float = 12.0,
+    group: Group = "sample",
+    filtering: bool = True,
+    require_correct: bool = False,
+    mentoring: Mentoring = "gap",
+    task_weight: TaskWeight = "student",
+    divergence: Divergence = kl_divergence,
+    compat: Literal["official"] | None = None,
+) -> Lesson:
+    r"""Distil from the mentors that do better than the student, each as softly as its gap is wide.
+
+    With score ``r = exp(-KL(target || prediction))``, the true class's probability for labels:
+
+    .. math::
+        w_m = \frac{M r_m}{r_s + \sum_k r_k}, \quad a_m = [r_m > r_s], \quad
+        \tau_m = 1 + T (1 - r_s / r_m)
+
+        L = mean_i \Big[ \lambda(i) CE_s(i)
+            + \sum_m a_m w_m \tau_m^2 KL(\sigma(z_m/\tau_m) \,\|\, \sigma(z_s/\tau_m)) \Big]
+
+    Scores, weights, gates and temperatures carry no gradient and are in float32 (or float64).
+
+    Args:
+        student_logits: ``[B, C]``; or ``[B, U, K]`` for samples of several units (joints, tokens);
+            or a tuple of such blocks where a unit has several axes (SimCC's x and y).
+        mentor_logits: a sequence of ``M`` such logits, or ``[M, B, C]`` (``[M, B, U, K]``, or a
+            tuple of stacked blocks). May be empty: the task loss remains.
+        target: class indices ``[B]`` (``[B, U]``), or probabilities ``[B, C]`` (``[B, U, K]``);
+            a tuple of blocks if the logits are.
+        unit_weight: ``[B, U]``, such as visibility; a sample's units are averaged by it. Units of
+            weight 0 are not ranked and not taught, and their labels are not looked at.
+        temperature: ``T``, the temperature's range: 12 for CIFAR-100, 4 to 8 for ImageNet.
+        group: what is ranked together: each ``"sample"``, the whole ``"batch"`` (geometric mean),
+            or each ``"unit"`` (then statistics have a further axis ``U``).
+        filtering: False lets every mentor teach with weight 1 (the paper's ablation).
+        require_correct: teach only where the mentor's most probable class is the true one, too.
+        mentoring: ``"gap"``; ``"none"`` for temperature 1; ``"fixed"`` for temperature ``T``;
+            ``"dtkd"`` for DTKD's temperatures (the paper's ablations).
+        task_weight: ``lambda``: the ``"student"``'s own score, the ``"batch"``'s, or a number.
+        divergence: see `Choices.divergence`; the KL divergence by default.
+        compat: ``"official"`` reproduces the batch mode of the authors' code, with its rounded
+            weights and its gate ``>=``; it ranks batches whatever `group` says, and the other
+            switches must keep their defaults.
+
+    Returns:
+        The lesson: its differentiable ``loss``, and who taught what, per mentor and sample.
+
+    Raises:
+        ValueError: for shapes or options that do not fit, naming the one and what was expected.
+
+    Example:
+        >>> import torch
+        >>> student = torch.tensor([[2.0, 1.0, 0.0]], requires_grad=True)
+        >>> mentors = [torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([[0.0, 3.0, 0.0]])]
+        >>> lesson = classroom_loss(student, mentors, torch.tensor([0]))
+        >>> lesson.active.squeeze(1).tolist()
+        [True, False]
+        >>> lesson.loss.backward()
+
+    Reference: Sarode et al., Classroom-Inspired Multi-Mentor Distillation with Adaptive Learning
+    Strategies, 2024, arXiv 2409.20237.
+    """
+    _check_options(temperature, group, mentoring, task_weight)
+    student, mentors, targets, weight, has_units = parse(
+        student_logits, mentor_logits, target, unit_weight
+    )
+    if compat is None:
+        choices = classroom_choices(
+            temperature, filtering, require_correct, mentoring, task_weight, divergence
+        )
+    else:
+        _check_compat(
+            compat,
+            filtering=filtering,
+            require_correct=require_correct,
+            mentoring=mentoring,
+            task_weight=task_weight,
+        )
+        group, choices = "batch", official.choices(temperature)
+    if require_correct and student[0].shape[1] > 1 and group != "unit":
+        raise ValueError("require_correct with several units needs group='unit': units differ")
+    now = knowledge.standing(student, mentors, targets, weight, group)
+    lesson = teach(student, now, choices)
+    return lesson if has_units and group == "unit" else without_ranks(lesson)
+
+
+def classroom_choices(
+    temperature: float = 12.0,
+    filtering: bool = True,
+    require_correct: bool = False,
+    mentoring: Mentoring = "gap",
+    task_weight: TaskWeight = "student",
+    divergence: Divergence = kl_divergence,
+) -> Choices:
+    """The four choices that make ClassroomKD; arguments as in `classroom_loss`."""
+    choose = knowledge.better_than_student if filtering else knowledge.everyone
+    return Choices(
+        choose=(lambda now: choose(now) & knowledge.correct(now)) if require_correct else choose,
+        weigh=knowledge.score_weight if filtering else knowledge.unit_weights,
+        temper={
+            "gap": partial(pace.gap_temperature, scale=temperature),
+            "dtkd": partial(pace.dtkd_temperature, scale=temperature),
+            "fixed": partial(pace.fixed_temperature, value=temperature),
+            "none": partial(pace.fixed_temperature, value=1.0),
+        }[mentoring],
+        task_weight=_task_weight(task_weight),
+        divergence=divergence,
+    )
+
+
+def _task_weight(task_weight: TaskWeight) -> Callable[[Standing], Tensor | float]:
+    if task_weight == "student":
+        return lambda now: now.student_score
+    if task_weight == "batch":
+        return lambda now: now.batch_score
+    return lambda now: float(task_weight)
+
+
+def _check_options(
+    temperature: float, group: Group, mentoring: Mentoring, task_weight: TaskWeight
+) -> None:
+    if not temperature >= 0:
+        raise ValueError(f"temperature must be 0 or more, got {temperature}")
+    if group not in GROUPS:
+        raise ValueError(f"group must be one of {GROUPS}, got {group!r}")
+    if mentoring not in get_args(Mentoring):
+        raise ValueError(f"mentoring must be one of {get_args(Mentoring)}, got {mentoring!r}")
+    if mentoring in ("fixed", "dtkd") and temperature == 0:
+        raise ValueError(f"mentoring={mentoring!r} needs a temperature above 0")
+    if isinstance(task_weight, str) and task_weight not in ("student", "batch"):
+        raise ValueError(f"task_weight must be 'student', 'batch' or a number, got {task_weight!r}")
+
+
+def _check_compat(compat: str, **options: object) -> None:
+    if compat != "official":
+        raise ValueError(f"compat must be 'official' or None, got {compat!r}")
+    defaults = classroom_loss.__kwdefaults__
+    if changed := [name for name, value in options.items() if value != defaults[name]]:
+        raise ValueError(f"compat='official' decides {', '.join(changed)}: leave the default")
+
+
+class ClassroomLoss(nn.Module):
+    """`classroom_loss` as a module: the options at construction, the batch at the call.
+
+    Example:
+        >>> import torch
+        >>> loss = ClassroomLoss(temperature=8.0)
+        >>> lesson = loss(torch.zeros(2, 3), torch.randn(4, 2, 3), torch.tensor([0, 2]))
+        >>> lesson.weight.shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        known = classroom_loss.__kwdefaults__.keys() - {"unit_weight"}
+        if unknown := options.keys() - known:
+            raise TypeError(f"unknown options {sorted(unknown)}; known: {sorted(known)}")
+        self.options = options
+
+    def forward(
+        self,
+        student_logits: Logits,
+        mentor_logits: MentorLogits,
+        target: Logits,
+        unit_weight: Tensor | None = None,
+    ) -> Lesson:
+        """See `classroom_loss`."""
+        return classroom_loss(
+            student_logits,
+            mentor_logits,
+            target,
+            unit_weight=unit_weight,
+            **self.options,  # type: ignore[arg-type]
+        )
+
+    def extra_repr(self) -> str:
+        """The options that differ from the defaults."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())

@@ -1,0 +1,40 @@
+"""The batch mode of the authors' code, so that its results can be told from the paper's method.
+
+One rank for a whole batch from ``q_j = exp(-mean_i CE_j(i))``; weights rounded to two digits before
+they are multiplied by ``M``; a gate that lets equals teach; the task weighted by ``q_s``.
+
+Shapes: ``M`` mentors, ``B`` samples, ``G`` = 1 rank (of the whole batch, repeated).
+"""
+
+import torch
+from torch import Tensor
+
+from classroomkd.core.filter import Standing, classroom_shares
+from classroomkd.core.lesson import Choices
+from classroomkd.core.mentoring import Temperatures
+
+
+def rounded_weights(now: Standing) -> tuple[Tensor, Tensor]:
+    """Weights ``round(q_j / sum q, 2) * M`` in float64: the student's ``[B, G]``, ``[M, B, G]``."""
+    count = len(now.mentor_divergence)
+    student, mentors = classroom_shares(now, dtype=torch.float64)
+    return student.round(decimals=2) * count, mentors.round(decimals=2) * count
+
+
+def choices(temperature: float) -> Choices:
+    """The choices of the authors' code for one teacher and any number of peers."""
+
+    def choose(now: Standing) -> Tensor:
+        student, mentors = rounded_weights(now)
+        return mentors >= student
+
+    def weigh(now: Standing) -> Tensor:
+        return rounded_weights(now)[1].to(now.mentor_divergence.dtype)
+
+    def temper(now: Standing) -> Temperatures:
+        student, mentors = rounded_weights(now)
+        ahead = (mentors - student).clamp_min(0) / mentors.clamp_min(1e-12)
+        tau = (1 + temperature * ahead).to(now.mentor_divergence.dtype)
+        return tau, tau
+
+    return Choices(choose, weigh, temper, task_weight=lambda now: now.student_score)

@@ -1,0 +1,30 @@
+"""Errors that a user can act on, and the search for the name that they meant."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ClassroomError(Exception):
+    """Something went wrong that the message explains and tells how to mend (exit code 1)."""
+
+
+class RecipeError(ClassroomError):
+    """A recipe has mistakes; ``mistakes`` lists every one with its path (exit code 2)."""
+
+    def __init__(self, source: str, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(f"{source}: {count}\n" + "\n".join(f"  {line}" for line in mistakes))
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that ``name`` is not a known ``kind``, and which known name is nearest.
+
+    >>> unknown_name("model", "resnet21", ["resnet20", "vgg8"])
+    "unknown model 'resnet21': did you mean 'resnet20'? (known: resnet20, vgg8)"
+    """
+    known = sorted(known)
+    lowered = {candidate.lower(): candidate for candidate in reversed(known)}
+    near = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    hint = f"did you mean '{lowered[near[0]]}'? " if near else ""
+    return f"unknown {kind} '{name}': {hint}(known: {', '.join(known)})"

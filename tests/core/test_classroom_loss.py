@@ -1,0 +1,332 @@
+"""`classroom_loss` against float64 NumPy, its invariants, and its errors."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from classroomkd.core import ClassroomLoss, classroom_loss
+from tests.core import oracle
+
+FIELDS = ("student_score", "mentor_score", "weight", "active", "gap", "temperature")
+
+
+def logits(*shape, seed=0, scale=2.0, dtype=torch.float64):
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def labels(*shape, classes, seed=5):
+    return torch.randint(classes, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_same(lesson, expected, rtol=1e-9):
+    assert lesson.loss.item() == pytest.approx(expected["loss"], rel=rtol)
+    for name in ("task_loss", "mentor_loss"):
+        np.testing.assert_allclose(getattr(lesson, name), expected[name], rtol=rtol, atol=1e-12)
+    for name in FIELDS:
+        value, want = getattr(lesson, name).double().numpy(), expected[name]
+        if value.ndim < want.ndim:  # one rank for all units of a sample
+            value = np.broadcast_to(value[..., None], want.shape)
+        np.testing.assert_allclose(value, want, rtol=rtol, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("group", ["sample", "batch"])
+@pytest.mark.parametrize("filtering", [True, False])
+@pytest.mark.parametrize("mentoring", ["gap", "none", "fixed"])
+@pytest.mark.parametrize("task_weight", ["student", 0.7])
+def test_classification_equals_oracle(group, filtering, mentoring, task_weight):
+    student, mentors, target = logits(5, 7), logits(3, 5, 7, seed=1), labels(5, classes=7)
+    options = {
+        "group": group, "filtering": filtering, "mentoring": mentoring, "task_weight": task_weight,
+    }  # fmt: skip
+    lesson = classroom_loss(student, mentors, target, temperature=6.0, **options)
+    expected = oracle.classroom(
+        [student[:, None].numpy()], [[m[:, None].numpy()] for m in mentors],
+        [target[:, None].numpy()], T=6.0, **options,
+    )  # fmt: skip
+    assert_same(lesson, expected)
+
+
+@pytest.mark.parametrize("group", ["sample", "batch", "unit"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_units_and_blocks_equal_oracle(group, soft):
+    student = (logits(4, 3, 6), logits(4, 3, 5, seed=1))
+    mentors = [(logits(4, 3, 6, seed=s), logits(4, 3, 5, seed=s + 10)) for s in (2, 3)]
+    if soft:
+        target = tuple(logits(4, 3, k, seed=40 + k).softmax(-1) for k in (6, 5))
+    else:
+        target = tuple(labels(4, 3, classes=k) for k in (6, 5))
+    weight = torch.tensor([[1, 0.5, 0], [1, 1, 1], [0, 0, 0], [0, 2.0, 1]], dtype=torch.float64)
+    lesson = classroom_loss(student, mentors, target, unit_weight=weight, group=group)
+    expected = oracle.classroom(
+        [z.numpy() for z in student], [[z.numpy() for z in m] for m in mentors],
+        [t.numpy() for t in target], weight.numpy(), group=group,
+    )  # fmt: skip
+    assert_same(lesson, expected)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_official_mode_equals_the_authors_formula(seed, count):
+    student, target = logits(16, 10, seed=seed, scale=0.3), labels(16, classes=10, seed=seed)
+    truth = F.one_hot(target, 10)
+    skill = torch.linspace(-0.2, 3.0, count, dtype=torch.float64)
+    mentors = [s * truth + logits(16, 10, seed=seed + 100 + i) for i, s in enumerate(skill)]
+    lesson = classroom_loss(student, mentors, target, compat="official")
+    want = oracle.official(student.numpy(), [m.numpy() for m in mentors], target.numpy())
+    assert lesson.loss.item() == pytest.approx(want["loss"], rel=1e-9)
+    for name in ("weight", "active", "temperature"):
+        np.testing.assert_allclose(getattr(lesson, name)[:, 0].double(), want[name], rtol=1e-9)
+
+
+def test_by_hand():
+    """Two classes, one sample: probabilities 1/2 (student), 4/5 and 1/5 (mentors)."""
+    student = torch.zeros(1, 2, dtype=torch.float64)
+    mentors = torch.tensor([[[4.0, 1.0]], [[1.0, 4.0]]], dtype=torch.float64).log()
+    lesson = classroom_loss(student, mentors, torch.tensor([0]), temperature=8.0, task_weight=1.0)
+    assert lesson.active[:, 0].tolist() == [True, False]
+    assert lesson.weight[0, 0].item() == pytest.approx(2 * 0.8 / 1.5)
+    assert lesson.gap[0, 0].item() == pytest.approx(0.375)
+    assert lesson.temperature[:, 0].tolist() == pytest.approx([4.0, 1.0])
+    p = 4**0.25 / (4**0.25 + 1)
+    kl = p * np.log(2 * p) + (1 - p) * np.log(2 * (1 - p))
+    assert lesson.loss.item() == pytest.approx(np.log(2) + 2 * 0.8 / 1.5 * 16 * kl)
+
+
+def test_shapes_types_and_detachment():
+    student = logits(4, 6, dtype=torch.float32).requires_grad_()
+    mentors = logits(3, 4, 6, dtype=torch.float32, seed=1).requires_grad_()
+    lesson = classroom_loss(student, mentors, labels(4, classes=6))
+    assert isinstance(lesson.loss, Float[Tensor, ""])
+    assert lesson.loss.requires_grad
+    assert isinstance(lesson.task_loss, Float[Tensor, "4"])
+    for name in ("mentor_loss", "mentor_score", "weight", "gap", "temperature"):
+        assert isinstance(getattr(lesson, name), Float[Tensor, "3 4"]), name
+    assert isinstance(lesson.active, Bool[Tensor, "3 4"])
+    assert isinstance(lesson.student_score, Float[Tensor, "4"])
+    assert not any(getattr(lesson, n).requires_grad for n in (*FIELDS, "task_loss", "mentor_loss"))
+    lesson.loss.backward()
+    assert student.grad.abs().sum() > 0
+    assert mentors.grad is None
+
+
+def test_unit_ranks_have_a_unit_axis():
+    lesson = classroom_loss(
+        logits(2, 3, 4), logits(5, 2, 3, 4), labels(2, 3, classes=4), group="unit"
+    )
+    assert lesson.weight.shape == lesson.active.shape == (5, 2, 3)
+    assert lesson.student_score.shape == (2, 3)
+    assert lesson.mentor_loss.shape == (5, 2)
+
+
+@given(
+    samples=st.integers(1, 6), classes=st.integers(2, 9), mentors=st.integers(0, 4),
+    scale=st.sampled_from([0.0, 1.0, 30.0, 1e4]), seed=st.integers(0, 10_000),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_a_lesson_is_consistent_and_finite(samples, classes, mentors, scale, seed):
+    student = logits(samples, classes, seed=seed, scale=scale, dtype=torch.float32).requires_grad_()
+    others = logits(mentors, samples, classes, seed=seed + 1, scale=scale, dtype=torch.float32)
+    lesson = classroom_loss(student, others, labels(samples, classes=classes, seed=seed))
+    lesson.loss.backward()
+    torch.testing.assert_close(lesson.loss, (lesson.task_loss + lesson.mentor_loss.sum(0)).mean())
+    assert torch.isfinite(lesson.loss)
+    assert torch.isfinite(student.grad).all()
+    assert (lesson.mentor_loss[~lesson.active] == 0).all()
+    assert (lesson.mentor_loss >= -1e-4 * (1 + lesson.mentor_loss.abs())).all()
+    assert ((lesson.gap >= 0) & (lesson.gap <= 1)).all()
+    assert ((lesson.temperature >= 1) & (lesson.temperature <= 13)).all()
+    assert (lesson.gap[~lesson.active] == 0).all()
+    assert (lesson.weight <= mentors).all()
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    student, mentors, target = logits(9, 5), logits(3, 9, 5, seed=1), labels(9, classes=5)
+    whole = classroom_loss(student, mentors, target)
+    for part in (slice(0, 4), slice(4, 9)):
+        piece = classroom_loss(student[part], mentors[:, part], target[part])
+        torch.testing.assert_close(piece.mentor_loss, whole.mentor_loss[:, part])
+        torch.testing.assert_close(piece.task_loss, whole.task_loss[part])
+
+
+def test_equals_do_not_teach():
+    student = logits(8, 10, dtype=torch.float32)
+    lesson = classroom_loss(student, [student.clone(), student.clone()], labels(8, classes=10))
+    assert not lesson.active.any()
+    assert (lesson.mentor_loss == 0).all()
+
+
+def test_agreement_is_zero_without_filter():
+    student = logits(8, 10, dtype=torch.float32)
+    lesson = classroom_loss(student, [student], labels(8, classes=10), filtering=False)
+    assert lesson.active.all()
+    assert (lesson.mentor_loss == 0).all()
+
+
+def test_ranks_hold_where_probabilities_underflow():
+    student = torch.tensor([[0.0, 400.0]])
+    mentors = torch.tensor([[[0.0, 300.0]], [[0.0, 500.0]]])
+    lesson = classroom_loss(student, mentors, torch.tensor([0]))
+    assert lesson.student_score.item() == 0
+    assert lesson.active[:, 0].tolist() == [True, False]
+    assert lesson.temperature[0].item() == pytest.approx(13.0)
+    assert lesson.weight[0].item() == pytest.approx(2.0)
+
+
+def test_kd_is_the_special_case_of_one_mentor_and_a_fixed_temperature():
+    student, mentor, target = logits(6, 5), logits(6, 5, seed=1), labels(6, classes=5)
+    lesson = classroom_loss(
+        student, [mentor], target,
+        filtering=False, mentoring="fixed", temperature=4.0, task_weight=1.0,
+    )  # fmt: skip
+    kd = F.kl_div(
+        F.log_softmax(student / 4, -1), F.log_softmax(mentor / 4, -1),
+        reduction="batchmean", log_target=True,
+    )  # fmt: skip
+    torch.testing.assert_close(lesson.loss, F.cross_entropy(student, target) + 16 * kd)
+
+
+def test_gradients_are_those_of_the_formula():
+    student = logits(3, 4).requires_grad_()
+    mentors, target = logits(2, 3, 4, seed=1, scale=3.0), labels(3, classes=4)
+    fixed = classroom_loss(student, mentors, target)
+    (gradient,) = torch.autograd.grad(fixed.loss, student)
+    expected = torch.zeros_like(gradient)
+    for i in range(3):
+        expected[i] += (
+            fixed.student_score[i] * (student[i].softmax(-1) - F.one_hot(target[i], 4)).detach()
+        )
+        for m in range(2):
+            tau = fixed.temperature[m, i]
+            expected[i] += (
+                fixed.active[m, i] * fixed.weight[m, i] * tau
+                * ((student[i] / tau).softmax(-1) - (mentors[m, i] / tau).softmax(-1))
+            ).detach()  # fmt: skip
+    torch.testing.assert_close(gradient, expected / 3)
+
+
+def test_invisible_units_reach_nothing():
+    weight = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    student, mentors = logits(2, 3, 5, dtype=torch.float32), logits(2, 2, 3, 5, seed=1).float()
+    target = labels(2, 3, classes=5)
+    for group in ("sample", "batch", "unit"):
+        for task_weight in ("student", "batch", 1.0):
+            options = {"unit_weight": weight, "group": group, "task_weight": task_weight}
+            before = classroom_loss(student, mentors, target, **options)
+            hidden, label = student.clone(), target.clone()
+            hidden[weight == 0] += 3.0
+            label[weight == 0] = -1
+            after = classroom_loss(hidden, mentors, label, **options)
+            torch.testing.assert_close(after.loss, before.loss)
+            torch.testing.assert_close(after.mentor_loss, before.mentor_loss)
+
+
+def test_batch_task_weight_is_the_geometric_mean():
+    student, target = logits(6, 5), labels(6, classes=5)
+    lesson = classroom_loss(student, [], target, task_weight="batch")
+    cross_entropy = F.cross_entropy(student, target)
+    torch.testing.assert_close(lesson.loss, torch.exp(-cross_entropy) * cross_entropy)
+
+
+def test_label_smoothing_keeps_a_perfect_score():
+    target = torch.full((2, 4), 0.05, dtype=torch.float64)
+    target[:, 1] = 0.85
+    lesson = classroom_loss(target.log(), [target.log()], target)
+    assert lesson.student_score.tolist() == pytest.approx([1.0, 1.0])
+    one_hot = classroom_loss(logits(3, 4), logits(2, 3, 4), labels(3, classes=4))
+    soft = classroom_loss(
+        logits(3, 4), logits(2, 3, 4), F.one_hot(labels(3, classes=4), 4).double()
+    )
+    torch.testing.assert_close(soft.loss, one_hot.loss)
+
+
+def test_require_correct_silences_wrong_mentors():
+    student = torch.tensor([[0.0, 3.0, 0.0]])
+    mentors = torch.tensor([[[1.0, 2.0, 0.0]], [[2.0, 1.0, 0.0]]])
+    target = torch.tensor([0])
+    assert classroom_loss(student, mentors, target).active[:, 0].tolist() == [True, True]
+    strict = classroom_loss(student, mentors, target, require_correct=True)
+    assert strict.active[:, 0].tolist() == [False, True]
+
+
+def test_dtkd_temperatures():
+    student, mentors = torch.tensor([[1.0, 0.0]]), torch.tensor([[[3.0, 0.0]]])
+    lesson = classroom_loss(
+        student, mentors, torch.tensor([0]), mentoring="dtkd", temperature=4.0, task_weight=0.0
+    )
+    assert lesson.temperature.item() == pytest.approx(6.0)
+    p, q = torch.tensor([0.5, 0.0]).softmax(-1), torch.tensor([0.5, 0.0]).softmax(-1)
+    assert lesson.mentor_loss.item() == pytest.approx(
+        lesson.weight.item() * 12 * (p * (p / q).log()).sum().item(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_get_float32_statistics(dtype):
+    student = logits(16, 100).to(dtype).requires_grad_()
+    mentors, target = logits(4, 16, 100, seed=1, scale=4.0).to(dtype), labels(16, classes=100)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lesson = classroom_loss(student, mentors, target)
+    exact = classroom_loss(student.detach().float(), mentors.float(), target)
+    assert lesson.loss.dtype == lesson.weight.dtype == torch.float32
+    torch.testing.assert_close(lesson.loss, exact.loss)
+    torch.testing.assert_close(lesson.temperature, exact.temperature)
+    lesson.loss.backward()
+    assert torch.isfinite(student.grad).all()
+
+
+def test_module_equals_function():
+    student, mentors, target = logits(4, 5), logits(2, 4, 5), labels(4, classes=5)
+    module = ClassroomLoss(temperature=3.0, filtering=False)
+    expected = classroom_loss(student, mentors, target, temperature=3.0, filtering=False)
+    torch.testing.assert_close(module(student, mentors, target).loss, expected.loss)
+    assert "temperature=3.0" in repr(module)
+    with pytest.raises(TypeError, match=r"\['temprature'\]"):
+        ClassroomLoss(temprature=3.0)
+
+
+def test_every_form_of_mentor_logits_is_the_same():
+    x, y = logits(2, 3, 4), logits(2, 3, 5)
+    mx, my = logits(2, 2, 3, 4, seed=1), logits(2, 2, 3, 5, seed=2)
+    target = (labels(2, 3, classes=4), labels(2, 3, classes=5))
+    stacked = classroom_loss((x, y), (mx, my), target)
+    by_mentor = classroom_loss((x, y), [(mx[m], my[m]) for m in range(2)], target)
+    torch.testing.assert_close(stacked.loss, by_mentor.loss)
+    listed = classroom_loss(x, list(mx), target[0])
+    torch.testing.assert_close(listed.loss, classroom_loss(x, mx, target[0]).loss)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((torch.zeros(2, 3), torch.zeros(1, 2, 4), torch.zeros(2).long()), {}, "mentor 0.*2, 4.*2, 3"),
+        ((torch.zeros(2, 3), [torch.zeros(2, 3), torch.zeros(3, 3)], torch.zeros(2).long()), {}, "mentor 1"),
+        ((torch.zeros(2, 3), [torch.zeros(2, 3)], torch.zeros(3).long()), {}, "class indices has shape"),
+        ((torch.zeros(2, 3), [torch.zeros(2, 3)], torch.zeros(2)), {}, "probabilities has shape"),
+        ((torch.zeros(3), [torch.zeros(3)], torch.zeros(1).long()), {}, r"must be \[B, C\]"),
+        ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"group": "class"}, "group must be one of"),
+        ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"mentoring": "slow"}, "mentoring must be"),
+        ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"task_weight": "batsh"}, "task_weight"),
+        ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"temperature": -1.0}, "temperature"),
+        ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"compat": "offical"}, "compat must be"),
+        ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"compat": "official", "filtering": False}, "decides filtering"),
+        ((torch.zeros(2, 4, 3), [], torch.zeros(2, 4).long()), {"require_correct": True}, "group='unit'"),
+        ((torch.zeros(2, 4, 3), [], torch.zeros(2, 4).long()), {"unit_weight": torch.ones(4, 2)}, "unit_weight has shape"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_cause(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        classroom_loss(*arguments, **options)
+
+
+def test_one_pass_without_host_synchronisation():
+    """On the meta device nothing can be read back: a hidden ``.item()`` would raise."""
+    student = torch.empty(4, 10, device="meta", requires_grad=True)
+    mentors = torch.empty(3, 4, 10, device="meta")
+    target = torch.empty(4, dtype=torch.long, device="meta")
+    for options in ({}, {"compat": "official"}, {"group": "batch"}, {"mentoring": "dtkd"}):
+        classroom_loss(student, mentors, target, **options).loss.backward()
