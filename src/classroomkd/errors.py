@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class ClassroomError(Exception):
@@ -17,6 +18,17 @@ class RecipeError(ClassroomError):
         super().__init__(f"{source}: {count}\n" + "\n".join(f"  {line}" for line in mistakes))
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as ``": did you mean 'resnet20'?"``, or nothing if no name is near.
+
+    >>> nearest("resnet21", ["resnet20", "vgg8"])
+    ": did you mean 'resnet20'?"
+    """
+    lowered = {candidate.lower(): candidate for candidate in sorted(known, reverse=True)}
+    near = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return f": did you mean '{lowered[near[0]]}'?" if near else ""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that ``name`` is not a known ``kind``, and which known name is nearest.
 
@@ -24,7 +36,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     "unknown model 'resnet21': did you mean 'resnet20'? (known: resnet20, vgg8)"
     """
     known = sorted(known)
-    lowered = {candidate.lower(): candidate for candidate in reversed(known)}
-    near = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    hint = f"did you mean '{lowered[near[0]]}'? " if near else ""
-    return f"unknown {kind} '{name}': {hint}(known: {', '.join(known)})"
+    return f"unknown {kind} '{name}'{nearest(name, known)} (known: {', '.join(known)})"
+
+
+def nearest_path(path: Path) -> str:
+    """A hint at the file or folder beside ``path`` whose name is nearest, or nothing."""
+    if not path.parent.is_dir():
+        return ""
+    return nearest(path.name, [sibling.name for sibling in path.parent.iterdir()])

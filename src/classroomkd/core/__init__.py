@@ -4,6 +4,6 @@ Read `filter`, `mentoring`, `divergence`, `lesson`, `loss`, in this order.
 """
 
 from classroomkd.core.lesson import Choices, Lesson
-from classroomkd.core.loss import ClassroomLoss, classroom_loss
+from classroomkd.core.loss import ClassroomLoss, classroom_loss, compose_lesson
 
-__all__ = ["Choices", "ClassroomLoss", "Lesson", "classroom_loss"]
+__all__ = ["Choices", "ClassroomLoss", "Lesson", "classroom_loss", "compose_lesson"]

@@ -1,4 +1,4 @@
-"""Divergences between predictions, one value for each row of logits; nothing is reduced over samples.
+"""Divergences between predictions: one value for each row of logits, no reduction over samples.
 
 Shapes: ``...`` any leading axes (mentors, samples, units), ``K`` bins or classes.
 """

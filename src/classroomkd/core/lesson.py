@@ -63,7 +63,7 @@ class Choices:
     choose: Callable[[Standing], Tensor]
     weigh: Callable[[Standing], Tensor]
     temper: Callable[[Standing], Temperatures]
-    task_weight: Callable[[Standing], Tensor | float]
+    task_weight: Callable[[Standing], Tensor | float] = lambda now: 1.0
     divergence: Divergence = kl_divergence
 
 

@@ -90,9 +90,6 @@ def classroom_loss(
     Strategies, 2024, arXiv 2409.20237.
     """
     _check_options(temperature, group, mentoring, task_weight)
-    student, mentors, targets, weight, has_units = parse(
-        student_logits, mentor_logits, target, unit_weight
-    )
     if compat is None:
         choices = classroom_choices(
             temperature, filtering, require_correct, mentoring, task_weight, divergence
@@ -106,8 +103,37 @@ def classroom_loss(
             task_weight=task_weight,
         )
         group, choices = "batch", official.choices(temperature)
-    if require_correct and student[0].shape[1] > 1 and group != "unit":
+    units = student_logits if isinstance(student_logits, Tensor) else student_logits[0]
+    if require_correct and units.ndim == 3 and group != "unit":
         raise ValueError("require_correct with several units needs group='unit': units differ")
+    return compose_lesson(
+        choices, student_logits, mentor_logits, target, unit_weight=unit_weight, group=group
+    )
+
+
+def compose_lesson(
+    choices: Choices,
+    student_logits: Logits,
+    mentor_logits: MentorLogits,
+    target: Logits,
+    *,
+    unit_weight: Tensor | None = None,
+    group: Group = "sample",
+) -> Lesson:
+    """The lesson of any method made of four choices; the other arguments as in `classroom_loss`.
+
+    Example, averaged distillation at temperature 4:
+        >>> import torch
+        >>> from classroomkd.core.filter import everyone, unit_weights
+        >>> from classroomkd.core.mentoring import fixed_temperature
+        >>> aver = Choices(everyone, unit_weights, partial(fixed_temperature, value=4.0))
+        >>> student, mentors = torch.zeros(2, 3), torch.zeros(5, 2, 3)
+        >>> compose_lesson(aver, student, mentors, torch.tensor([0, 1])).weight.shape
+        torch.Size([5, 2])
+    """
+    student, mentors, targets, weight, has_units = parse(
+        student_logits, mentor_logits, target, unit_weight
+    )
     now = knowledge.standing(student, mentors, targets, weight, group)
     lesson = teach(student, now, choices)
     return lesson if has_units and group == "unit" else without_ranks(lesson)

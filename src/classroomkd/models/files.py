@@ -42,7 +42,9 @@ class StudentFile:
 
 def save_student(network: Network, info: StudentFile, folder: Path) -> None:
     """Write ``student.safetensors`` and ``student.json`` into ``folder``, each atomically."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
     part = folder / "student.safetensors.part"
     save_file(weights, part)
     os.replace(part, folder / "student.safetensors")
@@ -135,7 +137,9 @@ def _translate(weights: dict[str, Tensor], network: Network) -> dict[str, Tensor
     """Names of the CRD benchmark's zoo in ours, where ours are not there already."""
     if "classifier.weight" in weights:
         return weights
-    shortcut = "downsample" if any(".downsample." in k for k in network.state_dict()) else "shortcut"
+    shortcut = (
+        "downsample" if any(".downsample." in k for k in network.state_dict()) else "shortcut"
+    )
     return {
         re.sub(r"^(fc|linear|classifier\.0)\.", "classifier.", name).replace(
             ".shortcut.", f".{shortcut}."

@@ -1,0 +1,14 @@
+"""Recipes: the schema, and reading one from YAML with every mistake listed."""
+
+from classroomkd.config.reading import find_recipe, list_recipes, load_recipe, parse_recipe
+from classroomkd.config.schema import MentorRecipe, Recipe, Role
+
+__all__ = [
+    "MentorRecipe",
+    "Recipe",
+    "Role",
+    "find_recipe",
+    "list_recipes",
+    "load_recipe",
+    "parse_recipe",
+]

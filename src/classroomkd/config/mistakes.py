@@ -1,0 +1,54 @@
+"""What is wrong with a recipe, in words: the path, the cause, the nearest valid name."""
+
+from typing import Any
+
+from classroomkd.config.schema import (
+    SGD,
+    AdamW,
+    Cosine,
+    Data,
+    MentorRecipe,
+    OneCycle,
+    Recipe,
+    Section,
+    Step,
+    Student,
+    Train,
+)
+from classroomkd.errors import nearest, unknown_name
+
+
+def describe(item: Any) -> str:
+    """One mistake: ``mentors[2].checkpoint: no such file ...``."""
+    names = [part for part in item["loc"] if part not in _TAGS]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names)
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(item["loc"][:-1])
+        message = f"unknown key{nearest(str(item['loc'][-1]), known)} (known: {', '.join(known)})"
+    elif item["type"] == "missing":
+        message = "is missing"
+    elif item["type"] == "union_tag_invalid":
+        context = item["ctx"]
+        expected = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        return f"{path[1:]}.name: {unknown_name('name', context['tag'], expected)}"
+    elif item["type"] != "value_error":
+        message = f"{message}, got {item['input']!r}"
+    return f"{path.removeprefix('.')}: {message}" if path else message
+
+
+_UNIONS: dict[str, type[Section]] = {
+    "sgd": SGD, "adamw": AdamW, "step": Step, "cosine": Cosine, "onecycle": OneCycle,
+}  # fmt: skip
+_SECTIONS: dict[str, type[Section]] = {
+    "data": Data, "student": Student, "mentors": MentorRecipe, "train": Train,
+}  # fmt: skip
+_TAGS = tuple(_UNIONS)
+
+
+def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
+    """The fields of the section at a location of a pydantic error."""
+    section: type[Section] = Recipe
+    for part in loc:
+        section = (_UNIONS | _SECTIONS).get(str(part), section)
+    return list(section.model_fields)

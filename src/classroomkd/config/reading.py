@@ -1,0 +1,155 @@
+"""From YAML to a checked `Recipe`.
+
+``base: other.yaml`` (one level) takes another recipe's values first; ``dotted.path=value`` overrides
+come last. Relative paths inside a recipe start from the current directory, ``base`` from the
+recipe's own folder.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from classroomkd.config.mistakes import describe
+from classroomkd.config.schema import Recipe
+from classroomkd.errors import RecipeError, nearest_path, unknown_name
+
+
+def list_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(str(files("classroomkd") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(source: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with the package."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if str(source) in list_recipes():
+        return list_recipes()[str(source)]
+    if path.suffix in (".yaml", ".yml"):
+        raise RecipeError(str(source), [f"no such file{nearest_path(path)}"])
+    raise RecipeError(str(source), [unknown_name("recipe", str(source), list_recipes())])
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, complete and check a recipe.
+
+    Args:
+        source: a YAML file, or the name of a recipe of the package.
+        overrides: ``dotted.path=value`` each, the value in YAML.
+
+    Raises:
+        RecipeError: with every mistake, its path, and the nearest valid name.
+    """
+    path = find_recipe(source)
+    raw = _read_yaml(path)
+    if "base" in raw:
+        base = path.parent / str(raw.pop("base"))
+        if not base.is_file():
+            raise RecipeError(str(path), [f"base: no such file: {base}{nearest_path(base)}"])
+        below = _read_yaml(base)
+        if "base" in below:
+            raise RecipeError(str(path), [f"base: {base} has a base itself; one level is allowed"])
+        raw = _merge(below, raw)
+    raw.setdefault("name", path.stem)
+    for override in overrides:
+        _apply(raw, override)
+    return parse_recipe(raw, str(path))
+
+
+def parse_recipe(raw: dict[str, Any], source: str = "recipe") -> Recipe:
+    """Check a recipe given as a dictionary; errors as in `load_recipe`."""
+    mistakes, recipe = [], None
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        mistakes = [describe(item) for item in error.errors()]
+    mistakes += _method_mistakes(raw)
+    if mistakes or recipe is None:
+        raise RecipeError(source, mistakes)
+    return recipe
+
+
+def _method_mistakes(raw: dict[str, Any]) -> list[str]:
+    """Mistakes in the method's options and in the number of mentors that it needs."""
+    from classroomkd.methods import list_methods, method_class, option_mistakes
+
+    method = raw.get("method", {})
+    if not isinstance(method, dict) or not isinstance(raw.get("mentors") or [], list | tuple):
+        return []
+    name = method.get("name", "classroom")
+    if name not in list_methods():
+        return []
+    options = {key: value for key, value in method.items() if key != "name"}
+    mistakes = [f"method.{key}: {text}" for key, text in option_mistakes(name, options).items()]
+    mentors = [m for m in raw.get("mentors") or [] if isinstance(m, dict)]
+    listens = method_class(name).listens
+    if listens != "nobody" and not mentors:
+        mistakes.append(f"mentors: {name} needs {'a mentor' if listens == 'one' else 'mentors'}")
+    if listens == "one" and len(mentors) > 1:
+        teachers = sum(m.get("role") == "teacher" for m in mentors)
+        if teachers != 1:
+            mistakes.append(
+                f"mentors: {name} learns from one; give exactly one the role teacher, not {teachers}"
+            )
+    return mistakes
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RecipeError(str(path), [f"not valid YAML: {error}"]) from error
+    if not isinstance(raw, dict):
+        raise RecipeError(str(path), ["a recipe is a mapping of names to values"])
+    return raw
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``: mappings are merged, anything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        renamed = isinstance(value, dict) and "name" in value and isinstance(old, dict)
+        if renamed and value["name"] != old.get("name", value["name"]):
+            merged[key] = (
+                value  # another method, optimizer, schedule: its options do not carry over
+            )
+        elif isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise RecipeError(override, ["an override looks like train.epochs=20"])
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(override, [f"the value is not valid YAML: {error}"]) from error
+    *path, last = key.split(".")
+    place: Any = raw
+    for number, part in enumerate(path):
+        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, dict):
+            place = place.setdefault(part, {})
+        else:
+            raise RecipeError(override, [f"{'.'.join(path[: number + 1])}: there is no such place"])
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    elif not isinstance(place, dict):
+        raise RecipeError(override, [f"{key}: there is no such place"])
+    elif last == "name" and path and place.get("name", value) != value:
+        place.clear()  # another method, optimizer or schedule: the old one's options go
+        place[last] = value
+    else:
+        place[last] = value

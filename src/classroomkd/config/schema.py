@@ -1,0 +1,242 @@
+"""The recipe of one run: its fields, and what is checked about each before anything is loaded."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from classroomkd.errors import nearest_path, unknown_name
+
+Role = Literal["teacher", "peer"]
+
+
+def _known_model(name: str) -> str:
+    from classroomkd.models import canonical_name
+
+    return canonical_name(name)
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise ValueError(f"no such file or folder: {path}{nearest_path(path)}")
+    return path
+
+
+def _run_with_student(path: Path) -> Path:
+    _existing(path)
+    if not (path / "student.safetensors").exists():
+        raise ValueError(
+            f"{path} has no student.safetensors: has this run been trained to its end?"
+        )
+    return path
+
+
+ModelName = Annotated[str, AfterValidator(_known_model)]
+ExistingPath = Annotated[Path, AfterValidator(_existing)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class View(BaseModel):
+    """One augmentation by name, such as ``{name: crop, padding: 4}``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is given to the view beside its name."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        from classroomkd.data import create_view
+
+        try:
+            create_view(self.name, **self.options)
+        except TypeError as error:
+            raise ValueError(f"view '{self.name}': {error}") from error
+        return self
+
+
+_CROP_AND_FLIP = ({"name": "crop", "padding": 4}, {"name": "flip"})
+_VIEWS = {
+    "digits": ({"name": "crop", "padding": 1},),
+    "cifar10": _CROP_AND_FLIP,
+    "cifar100": _CROP_AND_FLIP,
+}
+
+
+class Data(Section):
+    """The data set, its development split and its views."""
+
+    name: str = Field("cifar100", description="data set: see `classroomkd list datasets`")
+    path: ExistingPath | None = Field(None, description="folder in torchvision's layout or Parquet")
+    hub: str | None = Field(None, description="name of a data set on the Hugging Face hub")
+    dev: float | int = Field(0.1, ge=0, description="development split: a share, a count, or 0")
+    dev_seed: int = Field(0, description="seed of the split: keep it equal over seeds of a run")
+    augment: tuple[View, ...] = Field((), description="views; the data set's usual if left out")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from classroomkd.data import list_datasets
+
+        if name not in list_datasets():
+            raise ValueError(unknown_name("data set", name, list_datasets()))
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _views_of_the_set(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("augment") is None:
+            return {**raw, "augment": _VIEWS.get(raw.get("name", "cifar100"), ())}
+        return raw
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.path and self.hub:
+            raise ValueError("give path or hub, not both")
+        return self
+
+
+class Student(Section):
+    """The network to train."""
+
+    model: ModelName = Field(description="see `classroomkd list models`")
+    checkpoint: ExistingPath | None = Field(None, description="weights to start from")
+
+
+class MentorRecipe(Section):
+    """A mentor: a run of this project, or a file with weights and the name of its model."""
+
+    run: Annotated[Path, AfterValidator(_run_with_student)] | None = None
+    checkpoint: ExistingPath | None = Field(None, description=".safetensors, .pt or .pth")
+    model: ModelName | None = Field(None, description="of the checkpoint")
+    classes: tuple[str, ...] | None = Field(None, description="class order of the checkpoint")
+    mean: tuple[float, float, float] | None = Field(None, description="of the checkpoint's pixels")
+    std: tuple[Positive, Positive, Positive] | None = None
+    role: Role = "peer"
+    name: str | None = Field(None, description="in reports; the model's name if left out")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.run is None) == (self.checkpoint is None):
+            raise ValueError("give either run (a run folder) or checkpoint (a file) with model")
+        if self.checkpoint is not None and self.model is None:
+            raise ValueError("a checkpoint needs model: the name of its network")
+        extra = [k for k in ("model", "classes", "mean", "std") if getattr(self, k) is not None]
+        if self.run is not None and extra:
+            raise ValueError(f"a run knows its own {', '.join(extra)}: leave it out")
+        return self
+
+
+class MethodRecipe(BaseModel):
+    """The method and its options, such as ``{name: classroom, temperature: 8}``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "classroom"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is given to the method beside its name."""
+        return dict(self.model_extra or {})
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from classroomkd.methods import method_class
+
+        return method_class(name).name
+
+
+class SGD(Section):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: Positive = 0.05
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(5e-4, ge=0)
+
+
+class AdamW(Section):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"]
+    lr: Positive = 1e-3
+    weight_decay: float = Field(0.05, ge=0)
+
+
+class Step(Section):
+    """Divide the learning rate at milestones (epochs)."""
+
+    name: Literal["step"]
+    milestones: tuple[Annotated[int, Field(gt=0)], ...] = (150, 180, 210)
+    gamma: Positive = 0.1
+    warmup_epochs: float = Field(0, ge=0)
+
+
+class Cosine(Section):
+    """Half a cosine from the learning rate to 0."""
+
+    name: Literal["cosine"]
+    warmup_epochs: float = Field(0, ge=0)
+
+
+class OneCycle(Section):
+    """Rise to the learning rate, then fall to nearly 0; both along a cosine."""
+
+    name: Literal["onecycle"] = "onecycle"
+    rise: float = Field(0.3, gt=0, lt=1, description="share of the steps in which it rises")
+
+
+class Train(Section):
+    """Optimisation."""
+
+    epochs: int = Field(12, gt=0)
+    batch_size: int = Field(128, gt=0)
+    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")] = SGD()
+    schedule: Annotated[Step | Cosine | OneCycle, Field(discriminator="name")] = OneCycle()
+    precision: Literal["fp32", "bf16"] = "bf16"
+    channels_last: bool = True
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights, per step")
+    clip: Positive | None = Field(None, description="largest norm of the gradient")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, device: str) -> str:
+        if device.split(":")[0] not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"unknown device '{device}' (known: auto, cpu, cuda, cuda:N)")
+        return device
+
+
+class Recipe(Section):
+    """Everything that decides a run."""
+
+    name: str = Field(description="the run's folder is runs/<name>")
+    seed: int = Field(0, ge=0)
+    task: Literal["classification"] = "classification"
+    data: Data = Data()
+    student: Student
+    mentors: tuple[MentorRecipe, ...] = ()
+    method: MethodRecipe = MethodRecipe()
+    train: Train = Train()
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

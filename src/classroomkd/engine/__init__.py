@@ -1,0 +1,1 @@
+"""Training and evaluation: one step, the Trainer, the run folder."""

@@ -1,0 +1,138 @@
+"""One run: from a recipe to a run folder with a trained student."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from classroomkd.config import Recipe
+from classroomkd.engine.build import Classroom, build_classroom, heard_mentors, test_loader
+from classroomkd.engine.ledger import Ledger
+from classroomkd.engine.runs import RunFolder, environment
+from classroomkd.engine.trainer import fit
+from classroomkd.models import Network, StudentFile, load_student, save_student
+from classroomkd.tasks import evaluate
+
+Say = Callable[[str], None]
+
+
+def train(
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Train a recipe's student and leave a run folder that explains itself.
+
+    The checkpoint is chosen on the development split; the test set is looked at once, at the end,
+    for the last epoch's student and for the chosen one.
+
+    Args:
+        recipe: checked.
+        folder: of the run; it must be new or empty.
+        resume: continue after the last epoch that was completed.
+        overwrite: replace an earlier run.
+        progress: whether to show a bar.
+        say: told about each epoch.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        ClassroomError: if the folder is taken, or data or weights do not fit.
+    """
+    run = RunFolder(folder)
+    run.check(recipe, resume=resume, overwrite=overwrite)
+    classroom = build_classroom(recipe)
+    run.prepare(recipe, fresh=not resume)
+    if not resume:
+        run.write_json("environment.json", _circumstances(classroom))
+    names = [name for _, name in heard_mentors(recipe)]
+    ledger = Ledger(names)
+    record = _Record(run, classroom, ledger, say)
+    fit(
+        classroom,
+        on_lesson=ledger.add,
+        on_epoch=record.epoch,
+        checkpoint=run.checkpoint,
+        resume=resume,
+        progress=progress,
+    )
+    return summarize(run, classroom)
+
+
+def _circumstances(classroom: Classroom) -> dict[str, Any]:
+    train = classroom.recipe.train
+    return {
+        **environment(classroom.device),
+        "seed": classroom.recipe.seed,
+        "learning_rate": train.optimizer.lr,
+        "batch_size": train.batch_size,
+        "steps_per_epoch": len(classroom.train),
+        "training_samples": len(classroom.train.image_set),
+        "development_samples": len(classroom.dev.image_set) if classroom.dev else 0,
+        "fingerprint": classroom.train.image_set.fingerprint,
+    }
+
+
+class _Record:
+    """Writes down each epoch: its row, its student, and the best student so far."""
+
+    def __init__(self, run: RunFolder, classroom: Classroom, ledger: Ledger, say: Say) -> None:
+        self.run, self.classroom, self.ledger, self.say = run, classroom, ledger, say
+
+    def epoch(self, number: int, student: Network, lr: float) -> None:
+        row, mentors = self.ledger.read()
+        row["lr"] = lr
+        dev = self.classroom.dev
+        if dev is not None:
+            scores = evaluate(student, dev, len(self.classroom.classes))
+            row |= {f"dev_{name}": value for name, value in scores.items()}
+        best = max((r["dev_top1"] for r in self._earlier(number)), default=-1.0)
+        self.run.append("metrics.csv", number, [row])
+        self.run.append("classroom.csv", number, mentors)
+        info = StudentFile(
+            model=student.name,
+            classes=self.classroom.classes,
+            dataset=self.classroom.recipe.data.name,
+            epoch=number,
+            top1=row.get("dev_top1"),
+        )
+        save_student(student, info, self.run.last)
+        if dev is None or row["dev_top1"] > best:
+            save_student(student, info, self.run.path)
+        self.say(self._line(number, row))
+
+    def _earlier(self, number: int) -> list[dict[str, Any]]:
+        rows = self.run.read_csv("metrics.csv")
+        return [row for row in rows if row["epoch"] < number and "dev_top1" in row]
+
+    def _line(self, number: int, row: dict[str, float]) -> str:
+        dev = f"  dev top-1 {row['dev_top1']:5.2f} %" if "dev_top1" in row else ""
+        return (
+            f"epoch {number + 1}/{self.classroom.recipe.train.epochs}  loss {row['loss']:.3f}{dev}"
+        )
+
+
+def summarize(run: RunFolder, classroom: Classroom) -> dict[str, Any]:
+    """Judge the last and the chosen student on the test set, and write ``summary.json``."""
+    loader = test_loader(classroom.recipe.data, classroom.device)
+    summary: dict[str, Any] = {
+        "name": classroom.recipe.name,
+        "method": classroom.recipe.method.name,
+        "student": classroom.student.name,
+        "seed": classroom.recipe.seed,
+        "mentors": [mentor.name for mentor in classroom.mentors],
+    }
+    for key, folder in (("last", run.last), ("best", run.path)):
+        student, info = load_student(folder)
+        scores = evaluate(student.to(classroom.device), loader, len(info.classes))
+        summary[key] = {
+            "epoch": info.epoch,
+            "dev_top1": info.top1,
+            **{f"test_{name}": round(value, 4) for name, value in scores.items()},
+        }
+    run.write_json("summary.json", summary)
+    return summary

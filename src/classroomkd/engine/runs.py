@@ -1,0 +1,171 @@
+"""The run folder: every file of a run, written atomically, and readable without this package."""
+
+import csv
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+
+from classroomkd.config import Recipe, load_recipe
+from classroomkd.config.schema import Data
+from classroomkd.errors import ClassroomError
+
+Row = Mapping[str, float | int | str]
+
+
+class RunFolder:
+    """Names of a run's files, and how they are written and read.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state of training after the last epoch that was completed."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """Folder of the student of the last epoch, in the format of the run folder itself."""
+        return self.path / "checkpoints" / "last"
+
+    def check(self, recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> None:
+        """See that nothing is overwritten without being asked, before anything is loaded.
+
+        Raises:
+            ClassroomError: if the folder has files and neither flag is given, or if `resume` finds
+                no checkpoint or another recipe.
+        """
+        if resume:
+            self._check_resumable(recipe)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            if not overwrite:
+                raise ClassroomError(
+                    f"{self.path} exists: continue it with --resume, replace it with --overwrite, "
+                    "or choose another folder with --out"
+                )
+            if not (self.path / "recipe.yaml").exists():
+                raise ClassroomError(f"{self.path} is not a run folder: it is not overwritten")
+
+    def prepare(self, recipe: Recipe, *, fresh: bool) -> None:
+        """Make the folder and write the recipe; a fresh start removes an earlier run."""
+        if fresh and self.path.exists():
+            shutil.rmtree(self.path)
+        self.last.mkdir(parents=True, exist_ok=True)
+        self.write("recipe.yaml", recipe.to_yaml())
+
+    def _check_resumable(self, recipe: Recipe) -> None:
+        if not self.checkpoint.exists():
+            raise ClassroomError(f"{self.checkpoint} does not exist: there is nothing to resume")
+        if (stored := self.recipe()) != recipe:
+            old, new = stored.model_dump(mode="json"), recipe.model_dump(mode="json")
+            changed = ", ".join(key for key in new if new[key] != old[key])
+            raise ClassroomError(
+                f"{self.path} was started with another recipe; what differs: {changed}. "
+                "Resume with the same recipe, or start anew with --out"
+            )
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe of the run."""
+        return load_recipe(self.path / "recipe.yaml")
+
+    def data(self) -> Data:
+        """What the run's recipe says about data: all that evaluation needs of it."""
+        try:
+            return Data.model_validate(
+                yaml.safe_load((self.path / "recipe.yaml").read_text())["data"]
+            )
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
+            raise ClassroomError(f"{self.path / 'recipe.yaml'} cannot be read: {error}") from error
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file atomically."""
+        part = self.path / f"{name}.part"
+        part.write_text(text)
+        os.replace(part, self.path / name)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file atomically."""
+        self.write(name, json.dumps(value, indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file; a ClassroomError says so if the run has none."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise ClassroomError(f"{self.path / name} cannot be read: {error}") from error
+
+    def append(self, name: str, epoch: int, rows: Sequence[Row]) -> None:
+        """Put an epoch's rows into a CSV file, in place of any of this epoch or a later one."""
+        kept = [row for row in self.read_csv(name) if int(row["epoch"]) < epoch]
+        rows = [*kept, *({"epoch": epoch, **row} for row in rows)]
+        part = self.path / f"{name}.part"
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["epoch"])
+            writer.writeheader()
+            writer.writerows(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+                for row in rows
+            )
+        os.replace(part, self.path / name)
+
+    def read_csv(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a CSV file, numbers as floats; empty if there is none."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return [
+                {key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)
+            ]
+
+
+def _number(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware of this run."""
+    packages = ("classroomkd", "torch", "torchvision", "lightning", "numpy")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "device": str(device),
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

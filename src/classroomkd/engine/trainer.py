@@ -1,0 +1,141 @@
+"""Training a student with Lightning's Trainer; the only file that imports Lightning."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from torch import Tensor
+
+from classroomkd.core import Lesson
+from classroomkd.data import Batch
+from classroomkd.engine.build import Classroom
+from classroomkd.engine.optim import build_optimizer, build_schedule
+from classroomkd.engine.step import begin_epoch, hold_lesson
+from classroomkd.models import Network
+
+EpochEnd = Callable[[int, Network, float], None]
+
+
+class LessonModule(L.LightningModule):
+    """The student and the method as Lightning sees them; mentors stay outside its module tree."""
+
+    def __init__(self, classroom: Classroom, on_lesson: Callable[[Lesson], None]) -> None:
+        super().__init__()
+        self.student = classroom.student
+        self.method = classroom.method
+        self.latest: Tensor | None = None
+        precision = classroom.recipe.train.precision
+
+        # Closures: a copy of this module, such as a running average of it, shares what they hold.
+        def hold(batch: Batch) -> Lesson:
+            return hold_lesson(self.student, classroom.mentors, self.method, batch, precision)
+
+        self._hold, self._on_lesson, self._classroom = hold, on_lesson, lambda: classroom
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One lesson."""
+        lesson = self._hold(batch)
+        self._on_lesson(lesson)
+        self.latest = lesson.loss.detach()
+        return lesson.loss
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the epoch as `begin_epoch` does, so that resuming is exact."""
+        begin_epoch(self._classroom(), self.current_epoch)
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimizer over student and method, its schedule stepped after each batch."""
+        classroom = self._classroom()
+        optimizer = build_optimizer(self.parameters(), classroom.recipe.train)
+        schedule = build_schedule(optimizer, classroom.recipe.train, len(classroom.train))
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+class _Bar(TQDMProgressBar):
+    """A bar with the loss, read from the device only when the bar is drawn."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        latest = getattr(pl_module, "latest", None)
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        return {} if latest is None else {"loss": f"{latest.item():.3f}", "lr": f"{rate:.2g}"}
+
+
+class _EpochEnd(Callback):
+    """Shows the epoch's student (its average, if there is one), then saves the state atomically."""
+
+    def __init__(
+        self, on_epoch: EpochEnd, checkpoint: Path | None, average: EMAWeightAveraging | None
+    ) -> None:
+        self.on_epoch = on_epoch
+        self.checkpoint = checkpoint
+        self.average = average
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        averaged = self.average and self.average._average_model
+        module = averaged.module if averaged else pl_module
+        self.on_epoch(
+            trainer.current_epoch, module.student, trainer.optimizers[0].param_groups[0]["lr"]
+        )
+        if self.checkpoint is not None:
+            part = self.checkpoint.with_suffix(".part")
+            trainer.save_checkpoint(part)
+            part.replace(self.checkpoint)
+
+
+def fit(
+    classroom: Classroom,
+    *,
+    on_lesson: Callable[[Lesson], None],
+    on_epoch: EpochEnd,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> None:
+    """Train the classroom's student for the epochs of its recipe.
+
+    Args:
+        classroom: whose student is trained in place.
+        on_lesson: called with each lesson.
+        on_epoch: called after each epoch with its number, the student to be judged, and the learning rate.
+        checkpoint: file for the state after each epoch, or None to keep none.
+        resume: continue from ``checkpoint``.
+        progress: whether to show a bar.
+    """
+    train = classroom.recipe.train
+    module = LessonModule(classroom, on_lesson)
+    average = EMAWeightAveraging(decay=train.ema) if train.ema is not None else None
+    callbacks: list[Callback] = [_Bar(refresh_rate=10, leave=False)] if progress else []
+    callbacks += [average] if average else []
+    callbacks.append(_EpochEnd(on_epoch, checkpoint, average))
+    trainer = _quiet_trainer(
+        accelerator="gpu" if classroom.device.type == "cuda" else "cpu",
+        devices=[classroom.device.index or 0] if classroom.device.type == "cuda" else 1,
+        max_epochs=train.epochs,
+        gradient_clip_val=train.clip,
+        callbacks=callbacks,
+        enable_progress_bar=progress,
+    )
+    classroom.student.train()
+    trainer.fit(
+        module,
+        classroom.train,
+        ckpt_path=checkpoint if resume else None,
+        weights_only=resume or None,
+    )
+
+
+def _quiet_trainer(**options: Any) -> L.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return L.Trainer(
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **options,
+        )

@@ -1,0 +1,91 @@
+"""A mentor: a network that teaches and is never trained by accident.
+
+Shapes: ``B`` samples, ``C`` classes of the data.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.errors import ClassroomError
+
+
+class Mentor:
+    """A frozen network with its name, its role, and its classes in the data's order.
+
+    It is no `nn.Module`, so that neither the student's module tree, nor an optimizer, nor a
+    checkpoint can come to contain it. The network is in eval mode and without gradients for good.
+
+    Args:
+        network: images ``[B, 3, H, W]`` in [0, 1] to logits; its normalisation is its own.
+        name: in reports.
+        role: ``"teacher"`` or ``"peer"``.
+        class_map: ``[C]`` int64: for each class of the data, its place among the network's logits.
+            None if the orders are the same.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        role: Literal["teacher", "peer"] = "peer",
+        class_map: Tensor | None = None,
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.name = name
+        self.role = role
+        self.class_map = class_map
+
+    def to(self, device: torch.device | str, memory_format: torch.memory_format) -> Self:
+        """Move the network; returns itself."""
+        self.network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        if self.class_map is not None:
+            self.class_map = self.class_map.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``[B, C]`` in the data's class order."""
+        return self._ordered(self.network(images))
+
+    @torch.no_grad()
+    def forward_stages(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Stage features by name, and ``logits`` in the data's class order."""
+        features = dict(self.network.forward_stages(images))  # type: ignore[operator]
+        features["logits"] = self._ordered(features["logits"])
+        return features
+
+    def _ordered(self, logits: Tensor) -> Tensor:
+        return logits if self.class_map is None else logits.index_select(-1, self.class_map)
+
+
+def class_map(mentor: tuple[str, ...], data: tuple[str, ...], who: str = "mentor") -> Tensor | None:
+    """Where each class of the data stands among a mentor's classes.
+
+    Args:
+        mentor: the mentor's class names, in the order of its logits.
+        data: the data's class names.
+        who: the mentor's name, for messages.
+
+    Returns:
+        ``[C]`` int64, or None where the orders are the same.
+
+    Raises:
+        ClassroomError: if the mentor lacks a class of the data, naming some.
+
+    Example:
+        >>> class_map(("dog", "cat", "cow"), ("cat", "dog"))
+        tensor([1, 0])
+    """
+    if mentor == data:
+        return None
+    place = {name: number for number, name in enumerate(mentor)}
+    if missing := [name for name in data if name not in place]:
+        raise ClassroomError(
+            f"{who} was not trained on {len(missing)} of the data's {len(data)} classes: "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}. "
+            "A mentor must know every class of the data"
+        )
+    return torch.tensor([place[name] for name in data])

@@ -1,0 +1,180 @@
+"""The protocol of methods, and their registry.
+
+A method turns what student and mentors said about a batch into a `Lesson`. Shapes: ``M`` mentors,
+``B`` samples, ``C`` classes.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from torch import Tensor, nn
+
+from classroomkd.core import Choices, Lesson, compose_lesson
+from classroomkd.core.filter import Group
+from classroomkd.errors import nearest, unknown_name
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says about a batch.
+
+    Attributes:
+        logits: ``[B, C]``.
+        features: its stage features by name, for methods that ask for them.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Method(nn.Module):
+    """How mentor outputs become a loss: ``method(student, mentors, target) -> Lesson``.
+
+    A subclass implements `lesson` and takes its options as keyword-only arguments with type
+    annotations and defaults: they are what a recipe may set, and are validated by the annotations.
+    Its parameters are trained along with the student and saved in checkpoints, and are never part
+    of the exported student.
+
+    Attributes:
+        name: the registered name.
+        title: what it is called in papers.
+        year: of publication, or None.
+        kind: ``"alone"``, ``"logit"``, ``"feature"``, ...
+        listens: to ``"nobody"``, to ``"one"`` mentor (the teacher), or to ``"all"`` mentors.
+        needs_features: whether it reads `Outputs.features`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    year: ClassVar[int | None] = None
+    kind: ClassVar[str] = "logit"
+    listens: ClassVar[Literal["nobody", "one", "all"]] = "all"
+    needs_features: ClassVar[bool] = False
+
+    def forward(
+        self,
+        student: Outputs | Tensor,
+        mentors: Sequence[Outputs | Tensor] | Tensor,
+        target: Tensor,
+    ) -> Lesson:
+        """The lesson of a batch; plain tensors are taken as logits.
+
+        Raises:
+            ValueError: if the method listens to one mentor and is given more or fewer.
+        """
+        taught = [m if isinstance(m, Outputs) else Outputs(m) for m in mentors]
+        if self.listens == "nobody":
+            taught = []
+        if self.listens == "one" and len(taught) != 1:
+            raise ValueError(f"{self.name} learns from one mentor, not from {len(taught)}")
+        return self.lesson(
+            student if isinstance(student, Outputs) else Outputs(student), taught, target
+        )
+
+    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+        """What this method makes of a batch; to be implemented."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement lesson()")
+
+
+class LogitMethod(Method):
+    """A method made of four choices: who teaches, how much, how softly, by what divergence."""
+
+    def __init__(self, choices: Choices, group: Group = "sample") -> None:
+        super().__init__()
+        self.choices = choices
+        self.group: Group = group
+
+    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+        """The lesson that the choices make."""
+        logits = [mentor.logits for mentor in mentors]
+        return compose_lesson(self.choices, student.logits, logits, target, group=self.group)
+
+
+_METHODS: dict[str, type[Method]] = {}
+
+
+def register_method(name: str) -> Callable[[type[Method]], type[Method]]:
+    """Class decorator that makes a method known by ``name``: in recipes, suites and on the CLI.
+
+    Example:
+        >>> @register_method("blind_trust")
+        ... class BlindTrust(Method):
+        ...     title = "Cross-entropy, and the mean of the mentors' KL"
+        ...     def __init__(self, *, temperature: float = 2.0) -> None:
+        ...         super().__init__()
+        ...         self.temperature = temperature
+        >>> "blind_trust" in list_methods()
+        True
+        >>> del _METHODS["blind_trust"]
+    """
+
+    def register(cls: type[Method]) -> type[Method]:
+        if name in _METHODS:
+            raise ValueError(f"method '{name}' is registered already, by {_METHODS[name].__name__}")
+        cls.name = name
+        _METHODS[name] = cls
+        return cls
+
+    return register
+
+
+def list_methods() -> list[str]:
+    """Names of all registered methods, sorted."""
+    return sorted(_METHODS)
+
+
+def method_class(name: str) -> type[Method]:
+    """The class registered as ``name``; a ValueError names the nearest if there is none."""
+    if name not in _METHODS:
+        raise ValueError(unknown_name("method", name, _METHODS))
+    return _METHODS[name]
+
+
+def method_options(name: str) -> type[BaseModel]:
+    """The options of a method as a pydantic model, made from its signature."""
+    parameters = inspect.signature(method_class(name)).parameters.values()
+    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in parameters}
+    return create_model(f"{name} options", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def option_mistakes(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with a method's options: a message for each option, empty if all is well."""
+    model = method_options(name)
+    try:
+        model.model_validate(dict(options))
+    except ValidationError as error:
+        known = model.model_fields
+        mistakes = {}
+        for item in error.errors():
+            option = str(item["loc"][0])
+            hint = nearest(option, known)
+            mistakes[option] = (
+                f"unknown option of {name}{hint} (known: {', '.join(known) or 'none'})"
+                if item["type"] == "extra_forbidden"
+                else f"{item['msg']}, got {item['input']!r}"
+            )
+        return mistakes
+    return {}
+
+
+def create_method(name: str, **options: object) -> Method:
+    """Build a method by name.
+
+    Raises:
+        ValueError: for an unknown method or option, naming the nearest, and for a bad value.
+
+    Example:
+        >>> create_method("kd", temperature=2).listens
+        'one'
+        >>> create_method("kd", temprature=2)
+        Traceback (most recent call last):
+        ...
+        ValueError: temprature: unknown option of kd: did you mean 'temperature'? ...
+    """
+    if mistakes := option_mistakes(name, options):
+        raise ValueError("; ".join(f"{option}: {text}" for option, text in mistakes.items()))
+    values = method_options(name).model_validate(options)
+    return method_class(name)(**{field: getattr(values, field) for field in options})

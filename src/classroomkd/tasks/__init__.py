@@ -1,0 +1,5 @@
+"""Tasks: what is learnt, and how well."""
+
+from classroomkd.tasks.classification import evaluate
+
+__all__ = ["evaluate"]
