@@ -1,5 +1,6 @@
 """What is wrong with a recipe, in words: the path, the cause, the nearest valid name."""
 
+from itertools import pairwise
 from typing import Any
 
 from classroomkd.config.schema import (
@@ -20,7 +21,8 @@ from classroomkd.errors import nearest, unknown_name
 
 def describe(item: Any) -> str:
     """One mistake: ``mentors[2].checkpoint: no such file ...``."""
-    names = [part for part in item["loc"] if part not in _TAGS]
+    loc = item["loc"]
+    names = [part for at, part in pairwise(("", *loc)) if part not in _BRANCHES.get(at, ())]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names)
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
@@ -43,7 +45,9 @@ _UNIONS: dict[str, type[Section]] = {
 _SECTIONS: dict[str, type[Section]] = {
     "data": Data, "student": Student, "mentors": MentorRecipe, "train": Train,
 }  # fmt: skip
-_TAGS = tuple(_UNIONS)
+_BRANCHES: dict[Any, tuple[str, ...]] = {
+    "optimizer": ("sgd", "adamw"), "schedule": ("step", "cosine", "onecycle"),
+}  # fmt: skip
 
 
 def _fields_at(loc: tuple[str | int, ...]) -> list[str]:

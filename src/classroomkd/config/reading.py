@@ -1,8 +1,8 @@
 """From YAML to a checked `Recipe`.
 
-``base: other.yaml`` (one level) takes another recipe's values first; ``dotted.path=value`` overrides
-come last. Relative paths inside a recipe start from the current directory, ``base`` from the
-recipe's own folder.
+``base: other.yaml`` (one level) takes another recipe's values first, ``dotted.path=value``
+overrides come last. Relative paths inside a recipe start from the current directory, ``base`` from
+the recipe's own folder.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from classroomkd.config.mistakes import describe
-from classroomkd.config.schema import Recipe
+from classroomkd.config.schema import SGD, Data, MethodRecipe, OneCycle, Recipe, View
 from classroomkd.errors import RecipeError, nearest_path, unknown_name
 
 
@@ -55,9 +55,11 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         below = _read_yaml(base)
         if "base" in below:
             raise RecipeError(str(path), [f"base: {base} has a base itself; one level is allowed"])
+        below.pop("name", None)  # a recipe without a name is called by its own file
         raw = _merge(below, raw)
     raw.setdefault("name", path.stem)
-    for override in overrides:
+    # Names first: a new method's options may stand before or after its name.
+    for override in sorted(overrides, key=lambda text: ".name=" not in text):
         _apply(raw, override)
     return parse_recipe(raw, str(path))
 
@@ -77,7 +79,7 @@ def parse_recipe(raw: dict[str, Any], source: str = "recipe") -> Recipe:
 
 def _method_mistakes(raw: dict[str, Any]) -> list[str]:
     """Mistakes in the method's options and in the number of mentors that it needs."""
-    from classroomkd.methods import list_methods, method_class, option_mistakes
+    from classroomkd.methods import create_method, list_methods, method_class, option_mistakes
 
     method = raw.get("method", {})
     if not isinstance(method, dict) or not isinstance(raw.get("mentors") or [], list | tuple):
@@ -85,8 +87,13 @@ def _method_mistakes(raw: dict[str, Any]) -> list[str]:
     name = method.get("name", "classroom")
     if name not in list_methods():
         return []
-    options = {key: value for key, value in method.items() if key != "name"}
+    options = {k: v for k, v in method.items() if k != "name" and isinstance(k, str)}
     mistakes = [f"method.{key}: {text}" for key, text in option_mistakes(name, options).items()]
+    if not mistakes:
+        try:
+            create_method(name, **options)
+        except ValueError as error:  # options that exclude each other
+            mistakes.append(f"method: {error}")
     mentors = [m for m in raw.get("mentors") or [] if isinstance(m, dict)]
     listens = method_class(name).listens
     if listens != "nobody" and not mentors:
@@ -95,14 +102,16 @@ def _method_mistakes(raw: dict[str, Any]) -> list[str]:
         teachers = sum(m.get("role") == "teacher" for m in mentors)
         if teachers != 1:
             mistakes.append(
-                f"mentors: {name} learns from one; give exactly one the role teacher, not {teachers}"
+                f"mentors: {name} learns from one: give just one the role teacher, not {teachers}"
             )
     return mistakes
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(str(path), [f"cannot be read as text (UTF-8): {error}"]) from error
     except yaml.YAMLError as error:
         raise RecipeError(str(path), [f"not valid YAML: {error}"]) from error
     if not isinstance(raw, dict):
@@ -115,16 +124,26 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        renamed = isinstance(value, dict) and "name" in value and isinstance(old, dict)
-        if renamed and value["name"] != old.get("name", value["name"]):
-            merged[key] = (
-                value  # another method, optimizer, schedule: its options do not carry over
-            )
-        elif isinstance(value, dict) and isinstance(old, dict):
-            merged[key] = _merge(old, value)
-        else:
-            merged[key] = value
+        if isinstance(value, dict) and isinstance(old, dict):
+            value = _merge(_carried_over(key, old, value), value)
+        merged[key] = value
     return merged
+
+
+# Sections whose values are options of what they name.
+_NAMED: dict[str, type[BaseModel]] = {
+    "data": Data, "augment": View, "method": MethodRecipe, "optimizer": SGD, "schedule": OneCycle,
+}  # fmt: skip
+
+
+def _carried_over(section: str, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What stays of a section under new values: another method's options, for one, must go."""
+    if section not in _NAMED or "name" not in new:
+        return old
+    usual = _NAMED[section].model_fields["name"].default
+    if new["name"] == old.get("name", usual):
+        return old
+    return {k: v for k, v in old.items() if section == "data" and k in ("dev", "dev_seed")}
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -138,18 +157,18 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     *path, last = key.split(".")
     place: Any = raw
     for number, part in enumerate(path):
-        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
             place = place[int(part)]
         elif isinstance(place, dict):
             place = place.setdefault(part, {})
         else:
             raise RecipeError(override, [f"{'.'.join(path[: number + 1])}: there is no such place"])
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+    if isinstance(place, list) and last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     elif not isinstance(place, dict):
         raise RecipeError(override, [f"{key}: there is no such place"])
-    elif last == "name" and path and place.get("name", value) != value:
-        place.clear()  # another method, optimizer or schedule: the old one's options go
-        place[last] = value
     else:
-        place[last] = value
+        section = next((part for part in reversed(path) if not part.isdecimal()), "")
+        kept = _carried_over(section, dict(place), {last: value})
+        place.clear()
+        place.update(kept | {last: value})

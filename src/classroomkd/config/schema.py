@@ -1,5 +1,6 @@
 """The recipe of one run: its fields, and what is checked about each before anything is loaded."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -9,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -30,6 +32,12 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _file(path: Path) -> Path:
+    if _existing(path).is_dir():
+        raise ValueError(f"{path} is a folder, not a file of weights")
+    return path
+
+
 def _run_with_student(path: Path) -> Path:
     _existing(path)
     if not (path / "student.safetensors").exists():
@@ -41,7 +49,8 @@ def _run_with_student(path: Path) -> Path:
 
 ModelName = Annotated[str, AfterValidator(_known_model)]
 ExistingPath = Annotated[Path, AfterValidator(_existing)]
-Positive = Annotated[float, Field(gt=0)]
+ExistingFile = Annotated[Path, AfterValidator(_file)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -83,12 +92,18 @@ _VIEWS = {
 class Data(Section):
     """The data set, its development split and its views."""
 
-    name: str = Field("cifar100", description="data set: see `classroomkd list datasets`")
-    path: ExistingPath | None = Field(None, description="folder in torchvision's layout or Parquet")
-    hub: str | None = Field(None, description="name of a data set on the Hugging Face hub")
-    dev: float | int = Field(0.1, ge=0, description="development split: a share, a count, or 0")
-    dev_seed: int = Field(0, description="seed of the split: keep it equal over seeds of a run")
-    augment: tuple[View, ...] = Field((), description="views; the data set's usual if left out")
+    name: str = Field(default="cifar100", description="data set: see `classroomkd list datasets`")
+    path: ExistingPath | None = Field(
+        default=None, description="folder in torchvision's layout or Parquet"
+    )
+    hub: str | None = Field(default=None, description="name of a data set on the Hugging Face hub")
+    dev: float | int = Field(default=0.1, description="development split: a share, a count, or 0")
+    dev_seed: int = Field(
+        default=0, description="seed of the split: keep it equal over seeds of a run"
+    )
+    augment: tuple[View, ...] = Field(
+        default=(), description="views; the data set's usual if left out"
+    )
 
     @field_validator("name")
     @classmethod
@@ -99,11 +114,22 @@ class Data(Section):
             raise ValueError(unknown_name("data set", name, list_datasets()))
         return name
 
+    @field_validator("dev", mode="before")
+    @classmethod
+    def _share_or_count(cls, dev: Any) -> Any:
+        try:
+            size = dev if isinstance(dev, int) else float(dev)
+        except (TypeError, ValueError):
+            size = -1
+        if isinstance(dev, bool) or not size >= 0 or (isinstance(size, float) and size >= 1):
+            raise ValueError(f"give a share below 1.0, a whole number, or 0, not {dev!r}")
+        return size
+
     @model_validator(mode="before")
     @classmethod
     def _views_of_the_set(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and raw.get("augment") is None:
-            return {**raw, "augment": _VIEWS.get(raw.get("name", "cifar100"), ())}
+            return {**raw, "augment": _VIEWS.get(str(raw.get("name", "cifar100")), ())}
         return raw
 
     @model_validator(mode="after")
@@ -117,20 +143,24 @@ class Student(Section):
     """The network to train."""
 
     model: ModelName = Field(description="see `classroomkd list models`")
-    checkpoint: ExistingPath | None = Field(None, description="weights to start from")
+    checkpoint: ExistingFile | None = Field(default=None, description="weights to start from")
 
 
 class MentorRecipe(Section):
     """A mentor: a run of this project, or a file with weights and the name of its model."""
 
     run: Annotated[Path, AfterValidator(_run_with_student)] | None = None
-    checkpoint: ExistingPath | None = Field(None, description=".safetensors, .pt or .pth")
-    model: ModelName | None = Field(None, description="of the checkpoint")
-    classes: tuple[str, ...] | None = Field(None, description="class order of the checkpoint")
-    mean: tuple[float, float, float] | None = Field(None, description="of the checkpoint's pixels")
+    checkpoint: ExistingFile | None = Field(default=None, description=".safetensors, .pt or .pth")
+    model: ModelName | None = Field(default=None, description="of the checkpoint")
+    classes: tuple[str, ...] | None = Field(
+        default=None, description="class order of the checkpoint"
+    )
+    mean: tuple[float, float, float] | None = Field(
+        default=None, description="of the checkpoint's pixels"
+    )
     std: tuple[Positive, Positive, Positive] | None = None
     role: Role = "peer"
-    name: str | None = Field(None, description="in reports; the model's name if left out")
+    name: str | None = Field(default=None, description="in reports; the model's name if left out")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -168,9 +198,9 @@ class SGD(Section):
 
     name: Literal["sgd"] = "sgd"
     lr: Positive = 0.05
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
 
 
 class AdamW(Section):
@@ -178,7 +208,7 @@ class AdamW(Section):
 
     name: Literal["adamw"]
     lr: Positive = 1e-3
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
 
 
 class Step(Section):
@@ -187,40 +217,49 @@ class Step(Section):
     name: Literal["step"]
     milestones: tuple[Annotated[int, Field(gt=0)], ...] = (150, 180, 210)
     gamma: Positive = 0.1
-    warmup_epochs: float = Field(0, ge=0)
+    warmup_epochs: float = Field(default=0, ge=0)
 
 
 class Cosine(Section):
     """Half a cosine from the learning rate to 0."""
 
     name: Literal["cosine"]
-    warmup_epochs: float = Field(0, ge=0)
+    warmup_epochs: float = Field(default=0, ge=0)
 
 
 class OneCycle(Section):
     """Rise to the learning rate, then fall to nearly 0; both along a cosine."""
 
     name: Literal["onecycle"] = "onecycle"
-    rise: float = Field(0.3, gt=0, lt=1, description="share of the steps in which it rises")
+    rise: float = Field(default=0.3, gt=0, lt=1, description="share of the steps in which it rises")
 
 
 class Train(Section):
     """Optimisation."""
 
-    epochs: int = Field(12, gt=0)
-    batch_size: int = Field(128, gt=0)
+    epochs: int = Field(default=12, gt=0)
+    batch_size: int = Field(default=128, gt=0)
     optimizer: Annotated[SGD | AdamW, Field(discriminator="name")] = SGD()
     schedule: Annotated[Step | Cosine | OneCycle, Field(discriminator="name")] = OneCycle()
     precision: Literal["fp32", "bf16"] = "bf16"
     channels_last: bool = True
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights, per step")
-    clip: Positive | None = Field(None, description="largest norm of the gradient")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of averaged weights, per step"
+    )
+    clip: Positive | None = Field(default=None, description="largest norm of the gradient")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
+
+    @field_validator("optimizer", "schedule", mode="before")
+    @classmethod
+    def _usual(cls, raw: Any, info: ValidationInfo) -> Any:
+        """Options without a name are those of the usual optimizer or schedule."""
+        usual = cls.model_fields[str(info.field_name)].default
+        return {"name": usual.name, **raw} if isinstance(raw, dict) else raw
 
     @field_validator("device")
     @classmethod
     def _device(cls, device: str) -> str:
-        if device.split(":")[0] not in ("auto", "cpu", "cuda"):
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
             raise ValueError(f"unknown device '{device}' (known: auto, cpu, cuda, cuda:N)")
         return device
 
@@ -229,7 +268,7 @@ class Recipe(Section):
     """Everything that decides a run."""
 
     name: str = Field(description="the run's folder is runs/<name>")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     task: Literal["classification"] = "classification"
     data: Data = Data()
     student: Student

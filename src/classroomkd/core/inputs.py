@@ -32,9 +32,10 @@ def parse(
         ValueError: for shapes that do not fit, saying which and what was expected.
     """
     student = _blocks(student_logits)
-    has_units = student[0].ndim == 3
+    shape = next((z.shape for z in student), torch.Size())
+    has_units = len(shape) == 3
     for z in student:
-        if z.ndim not in (2, 3) or z.shape[:-1] != student[0].shape[:-1]:
+        if z.ndim not in (2, 3) or z.shape[:-1] != shape[:-1]:
             shapes = [tuple(z.shape) for z in student]
             raise ValueError(f"student_logits must be [B, C] or blocks of [B, U, K], got {shapes}")
     targets = _targets(target, student)
@@ -45,10 +46,9 @@ def parse(
         )
     )
     if unit_weight is not None:
-        if unit_weight.shape not in (student[0].shape[:-1], student[0].shape[:1] + (1,)):
+        if unit_weight.shape not in (shape[:-1], (*shape[:1], 1)):
             raise ValueError(
-                f"unit_weight has shape {tuple(unit_weight.shape)}, "
-                f"expected {tuple(student[0].shape[:-1])}"
+                f"unit_weight has shape {tuple(unit_weight.shape)}, expected {tuple(shape[:-1])}"
             )
         # Units without weight may carry any label, such as -1: no label of theirs is looked up.
         targets = tuple(
@@ -84,15 +84,14 @@ def _targets(target: Logits, student: Blocks) -> Blocks:
 
 def _by_block(mentors: MentorLogits, student: Blocks) -> list[Tensor | list[Tensor]]:
     """Sort mentor logits by block: from one tensor, from a list of mentors, or from both."""
-    if isinstance(mentors, Tensor):
-        mentors = [mentors] if mentors.ndim == student[0].ndim + 1 else list(mentors)
-    mentors = list(mentors)
-    stacked = [isinstance(z, Tensor) and z.ndim == student[0].ndim + 1 for z in mentors]
-    if mentors and all(stacked):
-        if len(mentors) != len(student):
-            raise ValueError(f"mentor_logits has {len(mentors)} blocks, student {len(student)}")
-        return mentors  # type: ignore[return-value]
-    rows = [_blocks(m) for m in mentors]
+    whole = student[0].ndim + 1
+    listed = [mentors] if isinstance(mentors, Tensor) and mentors.ndim == whole else list(mentors)
+    stacked = [z for z in listed if isinstance(z, Tensor) and z.ndim == whole]
+    if stacked and len(stacked) == len(listed):
+        if len(stacked) != len(student):
+            raise ValueError(f"mentor_logits has {len(stacked)} blocks, student {len(student)}")
+        return list(stacked)
+    rows = [_blocks(mentor) for mentor in listed]
     for number, row in enumerate(rows):
         if len(row) != len(student):
             raise ValueError(f"mentor {number} has {len(row)} blocks, the student {len(student)}")

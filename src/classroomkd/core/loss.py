@@ -186,10 +186,14 @@ def _check_options(
         raise ValueError(f"task_weight must be 'student', 'batch' or a number, got {task_weight!r}")
 
 
+def _defaults() -> dict[str, object]:
+    return classroom_loss.__kwdefaults__ or {}
+
+
 def _check_compat(compat: str, **options: object) -> None:
     if compat != "official":
         raise ValueError(f"compat must be 'official' or None, got {compat!r}")
-    defaults = classroom_loss.__kwdefaults__
+    defaults = _defaults()
     if changed := [name for name, value in options.items() if value != defaults[name]]:
         raise ValueError(f"compat='official' decides {', '.join(changed)}: leave the default")
 
@@ -207,7 +211,7 @@ class ClassroomLoss(nn.Module):
 
     def __init__(self, **options: object) -> None:
         super().__init__()
-        known = classroom_loss.__kwdefaults__.keys() - {"unit_weight"}
+        known = _defaults().keys() - {"unit_weight"}
         if unknown := options.keys() - known:
             raise TypeError(f"unknown options {sorted(unknown)}; known: {sorted(known)}")
         self.options = options

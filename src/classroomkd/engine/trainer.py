@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
@@ -76,10 +76,9 @@ class _EpochEnd(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         averaged = self.average and self.average._average_model
-        module = averaged.module if averaged else pl_module
-        self.on_epoch(
-            trainer.current_epoch, module.student, trainer.optimizers[0].param_groups[0]["lr"]
-        )
+        module = cast(LessonModule, averaged.module if averaged else pl_module)
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.on_epoch(trainer.current_epoch, module.student, rate)
         if self.checkpoint is not None:
             part = self.checkpoint.with_suffix(".part")
             trainer.save_checkpoint(part)
@@ -100,7 +99,7 @@ def fit(
     Args:
         classroom: whose student is trained in place.
         on_lesson: called with each lesson.
-        on_epoch: called after each epoch with its number, the student to be judged, and the learning rate.
+        on_epoch: called after each epoch: its number, the student to judge, the learning rate.
         checkpoint: file for the state after each epoch, or None to keep none.
         resume: continue from ``checkpoint``.
         progress: whether to show a bar.
@@ -120,12 +119,16 @@ def fit(
         enable_progress_bar=progress,
     )
     classroom.student.train()
-    trainer.fit(
-        module,
-        classroom.train,
-        ckpt_path=checkpoint if resume else None,
-        weights_only=resume or None,
-    )
+    start = checkpoint if resume else None
+    with warnings.catch_warnings():
+        # Lightning 2.6 uses a class that torch 2.15 deprecates.
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        try:
+            trainer.fit(module, classroom.train, ckpt_path=start, weights_only=True)
+        except SystemExit:
+            if trainer.interrupted:  # Lightning ends the process; who called us may not want to
+                raise KeyboardInterrupt from None
+            raise
 
 
 def _quiet_trainer(**options: Any) -> L.Trainer:

@@ -48,14 +48,19 @@ class Mentor:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` in the data's class order."""
-        return self._ordered(self.network(images))
+        return self._ordered(self._frozen()(images))
 
     @torch.no_grad()
     def forward_stages(self, images: Tensor) -> Mapping[str, Tensor]:
         """Stage features by name, and ``logits`` in the data's class order."""
-        features = dict(self.network.forward_stages(images))  # type: ignore[operator]
+        features = dict(self._frozen().forward_stages(images))  # type: ignore[operator]
         features["logits"] = self._ordered(features["logits"])
         return features
+
+    def _frozen(self) -> nn.Module:
+        if self.network.training:  # somebody called train() on it
+            self.network.eval()
+        return self.network
 
     def _ordered(self, logits: Tensor) -> Tensor:
         return logits if self.class_map is None else logits.index_select(-1, self.class_map)

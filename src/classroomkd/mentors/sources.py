@@ -1,6 +1,7 @@
 """Where mentors come from: run folders and files of weights."""
 
 from collections.abc import Sequence
+from itertools import count
 
 from classroomkd.config.schema import MentorRecipe
 from classroomkd.errors import ClassroomError
@@ -40,9 +41,10 @@ def mentor_names(recipes: Sequence[MentorRecipe]) -> list[str]:
         >>> mentor_names([MentorRecipe.model_construct(model="vgg8", run=None, name=None)] * 2)
         ['vgg8', 'vgg8-2']
     """
+    own = [r.name or (r.run.name if r.run else r.model) or "mentor" for r in recipes]
     names: list[str] = []
-    for recipe in recipes:
-        base = recipe.name or (recipe.run.name if recipe.run else recipe.model) or "mentor"
-        same = sum(name == base or name.startswith(f"{base}-") for name in names)
-        names.append(base if base not in names else f"{base}-{same + 1}")
+    for name in own:
+        numbered = (f"{name}-{number}" for number in count(2))
+        free = (other for other in numbered if other not in own and other not in names)
+        names.append(next(free) if name in names else name)
     return names

@@ -135,8 +135,10 @@ def method_class(name: str) -> type[Method]:
 
 def method_options(name: str) -> type[BaseModel]:
     """The options of a method as a pydantic model, made from its signature."""
-    parameters = inspect.signature(method_class(name)).parameters.values()
-    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in parameters}
+    signature = inspect.signature(method_class(name), eval_str=True)
+    named = [p for p in signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    named = [p for p in named if p.kind is not p.VAR_KEYWORD]
+    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in named}
     return create_model(f"{name} options", __config__=ConfigDict(extra="forbid"), **fields)
 
 
@@ -147,16 +149,19 @@ def option_mistakes(name: str, options: Mapping[str, Any]) -> dict[str, str]:
         model.model_validate(dict(options))
     except ValidationError as error:
         known = model.model_fields
-        mistakes = {}
+        mistakes: dict[str, str] = {}
         for item in error.errors():
-            option = str(item["loc"][0])
-            hint = nearest(option, known)
-            mistakes[option] = (
-                f"unknown option of {name}{hint} (known: {', '.join(known) or 'none'})"
-                if item["type"] == "extra_forbidden"
-                else f"{item['msg']}, got {item['input']!r}"
-            )
-        return mistakes
+            option, text = str(item["loc"][0]), item["msg"]
+            if item["type"] == "extra_forbidden":
+                hint = nearest(option, known)
+                text = f"unknown option of {name}{hint} (known: {', '.join(known) or 'none'})"
+            elif option in mistakes:  # each branch of a union says what it expects
+                text = f"{mistakes[option]}, or {text.removeprefix('Input should be ')}"
+            mistakes[option] = text
+        return {
+            option: f"{text}, got {options[option]!r}" if option in known else text
+            for option, text in mistakes.items()
+        }
     return {}
 
 

@@ -10,8 +10,8 @@ from classroomkd.core.filter import everyone, unit_weights
 from classroomkd.core.mentoring import fixed_temperature
 from classroomkd.methods.base import LogitMethod, register_method
 
-Temperature = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @register_method("none")

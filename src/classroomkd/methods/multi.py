@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+import torch
 from torch import Tensor
 
 from classroomkd.core import Choices, ClassroomLoss, Lesson
@@ -83,7 +83,7 @@ class Classroom(Method):
     def __init__(
         self,
         *,
-        temperature: Annotated[float, Field(ge=0)] = 12.0,
+        temperature: Weight = 12.0,
         group: Group = "sample",
         filtering: bool = True,
         require_correct: bool = False,
@@ -101,6 +101,8 @@ class Classroom(Method):
             task_weight=task_weight,
             compat=compat,
         )
+        # Options that exclude each other are a mistake now, not in the first step.
+        self.loss(torch.zeros(1, 1), [], torch.zeros(1, dtype=torch.long))
 
     def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
         """`classroom_loss` on the logits."""

@@ -9,10 +9,11 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -62,9 +63,9 @@ def load_student(folder: Path) -> tuple[Network, StudentFile]:
     try:
         raw: dict[str, Any] = json.loads((folder / "student.json").read_text())
         info = StudentFile(**{**raw, "classes": tuple(raw["classes"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        network = build_model(info.model, len(info.classes))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ClassroomError(f"{folder / 'student.json'} cannot be read: {error}") from error
-    network = build_model(info.model, len(info.classes))
     load_weights(network, folder / "student.safetensors")
     return network.eval(), info
 
@@ -79,7 +80,10 @@ def load_weights(network: Network, path: Path) -> None:
     Raises:
         ClassroomError: if the file cannot be read safely or does not fit, naming what differs.
     """
-    weights = _translate(_unwrap(_read(path)), network)
+    try:
+        weights = _translate(_unwrap(_read(path)), network)
+    except _NoWeightsError as error:
+        raise ClassroomError(f"{path} {error}") from error
     own = network.state_dict()
     missing = [k for k in own if k not in weights and not k.startswith("normalize.")]
     unknown = [k for k in weights if k not in own]
@@ -101,19 +105,34 @@ def load_weights(network: Network, path: Path) -> None:
     network.load_state_dict({**own, **weights})
 
 
+# What an accuracy kept beside the weights is made of, under the names of NumPy 1 and 2.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")),
+]
+
+
+class _NoWeightsError(Exception):
+    """What a file holds instead of weights."""
+
+
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise ClassroomError(f"no such file: {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ClassroomError(f"{path} is damaged or not a file of weights: {error}") from error
-    except Exception as error:  # pickle.UnpicklingError and whatever a hostile file provokes
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile file provokes
+        reason = str(error).split("WeightsUnpickler error: ")[-1].partition(" Please use")[0]
+        if not isinstance(error, UnpicklingError) or reason.startswith("Unsupported operand"):
+            raise ClassroomError(f"{path} is damaged or not a file of weights: {reason}") from error
         raise ClassroomError(
             f"{path} holds more than tensors, and is not unpickled because that could run code: "
-            f"save its state_dict alone, as .safetensors or with torch.save ({error})"
+            f"save its state_dict alone, as .safetensors or with torch.save ({reason})"
         ) from error
 
 
@@ -123,10 +142,10 @@ def _unwrap(value: Any) -> dict[str, Tensor]:
         if isinstance(value, dict) and isinstance(value.get(key), dict):
             return _unwrap(value[key])
     if not isinstance(value, dict):
-        raise ClassroomError("the file holds no state_dict: a mapping of names to tensors")
+        raise _NoWeightsError("holds no state_dict: a mapping of names to tensors")
     weights = {str(name): tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
     if not weights:
-        raise ClassroomError("the file holds no tensors by name: is it a checkpoint of weights?")
+        raise _NoWeightsError("holds no tensors by name: is it a checkpoint of weights?")
     for prefix in ("module.", "_orig_mod.", "model.", "student.", "net."):
         if all(name.startswith(prefix) for name in weights):
             return _unwrap({name.removeprefix(prefix): tensor for name, tensor in weights.items()})

@@ -21,9 +21,9 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], num_classes: int) -> 
         num_classes: ``C``.
 
     Returns:
-        ``top1`` and ``top5`` accuracy in percent (of all samples, not of classes), ``nll``, the mean
-        negative log-likelihood in nats, and ``ece``, the expected calibration error in percent
-        (15 bins).
+        ``top1`` and ``top5`` accuracy in percent (of all samples, not of classes), ``nll``, the
+        mean negative log-likelihood in nats, and ``ece``, the expected calibration error in
+        percent (15 bins).
     """
     device = next(network.parameters()).device
     metrics = MetricCollection(
@@ -33,7 +33,7 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], num_classes: int) -> 
             "ece": MulticlassCalibrationError(num_classes, n_bins=15),
         }
     ).to(device)
-    nll = torch.zeros((), dtype=torch.float64 if device.type != "mps" else None, device=device)
+    nll = torch.zeros((), dtype=torch.float64, device=device)
     count = 0
     training = network.training
     network.eval()

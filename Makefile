@@ -1,0 +1,36 @@
+# Needs Python 3.11 or newer, git and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint bench format clean
+
+demo: .venv/installed  ## Train a small classroom on handwritten digits and write a report.
+	$(BIN)/classroomkd demo --out runs/demo
+
+test: .venv/installed  ## The tests that decide whether a change lands.
+	$(BIN)/python -m pytest -q
+
+test-slow: .venv/installed  ## The tests that take minutes.
+	$(BIN)/python -m pytest -q -m slow
+
+lint: .venv/installed  ## Style, types, and which room may import which.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: .venv/installed  ## Images a second of the training step, against a textbook loop.
+	$(BIN)/classroomkd bench speed
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --progress-bar off --quiet -c constraints.txt -e . --group dev
+	@touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache

@@ -1,0 +1,202 @@
+"""The command line: thin, and quick to answer, because torch is imported inside the commands."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from classroomkd.errors import ClassroomError, RecipeError
+
+app = typer.Typer(
+    name="classroomkd",
+    help="Train a small network from several mentors at once.",
+    epilog="A first look, without a download: classroomkd demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A YAML file, or a name that `classroomkd list recipes` shows."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Changes to the recipe, such as student.model=resnet8 method.temperature=8",
+    ),
+]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> if left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+) -> None:
+    """Train a student and leave a run folder with its weights, its curves and a report.
+
+    The recipe says which data, which student, which mentors and which method. A mentor is an
+    earlier run or a file of weights.
+    """
+    from classroomkd.config import load_recipe
+    from classroomkd.engine.run import train as run_training
+    from classroomkd.report import write_report
+
+    checked = load_recipe(recipe, overrides or [])
+    folder = out or Path("runs") / checked.name
+    try:
+        summary = run_training(checked, folder, resume=resume, overwrite=overwrite, say=_say)
+    except KeyboardInterrupt:
+        raise ClassroomError("interrupted: continue with the same command and --resume") from None
+    page = write_report([folder], folder / "report.html")
+    for which in ("last", "best"):
+        scores = summary[which]
+        _say(f"{which:>4} epoch ({scores['epoch'] + 1}): test top-1 {scores['test_top1']:.2f} %")
+    _say(f"student: {folder / 'student.safetensors'}\nreport:  {page}")
+
+
+class Split(StrEnum):
+    """Images to judge on."""
+
+    test = "test"
+    dev = "dev"
+    train = "train"
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    split: Annotated[Split, typer.Option(help="Which images.")] = Split.test,
+    last: Annotated[bool, typer.Option("--last", help="The last epoch's student.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Judge a run's student: accuracy, likelihood, calibration.
+
+    The student is the one of the epoch that was best on the development split, unless --last.
+    """
+    import json
+
+    from classroomkd.engine.judge import judge
+
+    info, scores = judge(run, split.value, last=last)
+    if as_json:
+        typer.echo(json.dumps({"model": info.model, "epoch": info.epoch, **scores}))
+        return
+    _say(f"{info.model} of epoch {info.epoch + 1}, {info.dataset} {split.value}")
+    for name, value in scores.items():
+        _say(f"  {name:5s} {value:8.3f}{' nats' if name == 'nll' else ' %'}")
+
+
+@app.command()
+def doctor(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Look at a classroom before hours are spent on it.
+
+    Checks the recipe, then the mentors on real images: accuracy, class order, frozen or not,
+    duplicates, and whether the terms of the loss are of comparable size. Exit code 1 if something
+    is wrong.
+    """
+    from classroomkd.config import load_recipe
+    from classroomkd.doctor import examine
+
+    checked = load_recipe(recipe, overrides or [])
+    _say(f"{recipe}: the recipe is valid")
+    findings = examine(checked)
+    marks = {"ok": "  ok     ", "warning": "  WARNING", "wrong": "  WRONG  "}
+    for finding in findings:
+        _say(f"{marks[finding.verdict]} {finding.subject}: {finding.text}")
+    wrong = sum(finding.verdict == "wrong" for finding in findings)
+    warnings = sum(finding.verdict == "warning" for finding in findings)
+    if wrong:
+        raise ClassroomError(f"{wrong} thing(s) wrong: training would not do what the recipe says")
+    _say(f"verdict: ready to train{f', with {warnings} warning(s)' if warnings else ''}")
+
+
+@app.command()
+def report(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Compare runs on one page: curves, a table of students, and who taught when."""
+    from classroomkd.report import student_table, write_report
+
+    _say(student_table(runs))
+    _say(f"report: {write_report(runs, out)}")
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    models = "models"
+    datasets = "datasets"
+    recipes = "recipes"
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List what recipes can name: methods with their options, models, data sets, recipes."""
+    from classroomkd import catalogue
+
+    for line in getattr(catalogue, kind.value)():
+        _say(line)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/demo"),
+) -> None:
+    """Train a small classroom on handwritten digits, in two minutes and without a download.
+
+    Two peers and a teacher, then one student three times: alone, from the teacher (KD), and from
+    everybody (ClassroomKD).
+    """
+    from classroomkd.demo import run_demo
+
+    run_demo(out, say=_say)
+
+
+bench = typer.Typer(help="Benchmarks.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def _bench() -> None:
+    """Benchmarks: how fast this engine is on this machine."""
+
+
+@bench.command()
+def speed(
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Measure images a second of the whole training step, against a textbook loop.
+
+    A student with six mentors; all variants in one run, interleaved, medians, ratios first.
+    """
+    from classroomkd.bench.speed import run_benchmark
+
+    run_benchmark(out, say=_say)
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can act on end it without a traceback."""
+    try:
+        app()
+    except RecipeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except ClassroomError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,139 @@
+"""A whole run: what it leaves behind, and how it protects what is there."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from classroomkd.config import load_recipe
+from classroomkd.engine.judge import judge
+from classroomkd.engine.run import train
+from classroomkd.engine.runs import RunFolder
+from classroomkd.errors import ClassroomError
+from classroomkd.models import build_model, load_student
+
+
+@pytest.fixture
+def run(digits_recipe, tmp_path):
+    recipe = digits_recipe()
+    summary = train(recipe, tmp_path / "run", progress=False, say=lambda _: None)
+    return recipe, tmp_path / "run", summary
+
+
+def test_a_run_folder_explains_itself(run):
+    recipe, folder, summary = run
+    assert load_recipe(folder / "recipe.yaml") == recipe
+    environment = json.loads((folder / "environment.json").read_text())
+    for key in ("packages", "device", "hardware", "seed", "learning_rate", "batch_size"):
+        assert key in environment
+    metrics = RunFolder(folder).read_csv("metrics.csv")
+    assert [row["epoch"] for row in metrics] == [0, 1]
+    classroom = RunFolder(folder).read_csv("classroom.csv")
+    assert [(r["epoch"], r["mentor"]) for r in classroom] == [
+        (0, "resnet8"), (0, "resnet14"), (1, "resnet8"), (1, "resnet14"),
+    ]  # fmt: skip
+    assert {"active_share", "weight", "gap", "temperature"} <= set(classroom[0])
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    best = max(metrics, key=lambda row: row["dev_top1"])
+    assert summary["best"]["epoch"] == best["epoch"]
+    assert summary["last"]["epoch"] == 1
+
+
+def test_the_student_stands_alone(run):
+    _, folder, summary = run
+    weights = load_file(folder / "student.safetensors")
+    assert weights.keys() == build_model("resnet8", 10).state_dict().keys()
+    student, info = load_student(folder)
+    assert info.classes == tuple("0123456789")
+    assert not student.training
+    assert judge(folder)[1]["top1"] == pytest.approx(summary["best"]["test_top1"], abs=1e-3)
+    assert judge(folder, last=True)[1]["top1"] == pytest.approx(
+        summary["last"]["test_top1"], abs=1e-3
+    )
+    assert judge(folder, "dev")[1]["top1"] == pytest.approx(summary["best"]["dev_top1"], abs=1e-2)
+
+
+def test_nothing_is_overwritten_without_being_asked(run, digits_recipe, tmp_path):
+    recipe, folder, summary = run
+    with pytest.raises(ClassroomError, match=r"--resume.*--overwrite"):
+        train(recipe, folder, progress=False)
+    again = train(recipe, folder, overwrite=True, progress=False, say=lambda _: None)
+    assert again == summary
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ClassroomError, match="not a run folder"):
+        train(recipe, tmp_path / "mine", overwrite=True, progress=False)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_resume_continues_the_same_run_only(run, digits_recipe, tmp_path):
+    recipe, folder, summary = run
+    with pytest.raises(ClassroomError, match=r"another recipe; what differs: seed"):
+        train(digits_recipe(seed=4), folder, resume=True, progress=False)
+    with pytest.raises(ClassroomError, match="nothing to resume"):
+        train(recipe, tmp_path / "new", resume=True, progress=False)
+    lines = []
+    assert train(recipe, folder, resume=True, progress=False, say=lines.append) == summary
+    assert lines == []
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(digits_recipe, tmp_path, monkeypatch):
+    recipe = digits_recipe(train={"epochs": 3})
+    whole = train(recipe, tmp_path / "whole", progress=False, say=lambda _: None)
+
+    def cut(line):
+        if line.startswith("epoch 2/"):
+            raise KeyboardInterrupt  # after the epoch was written, before its state was saved
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "cut", progress=False, say=cut)
+    resumed = train(recipe, tmp_path / "cut", resume=True, progress=False, say=lambda _: None)
+    assert resumed == whole
+    for name in ("metrics.csv", "classroom.csv"):
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    one, other = (load_file(tmp_path / n / "student.safetensors") for n in ("cut", "whole"))
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_without_a_development_split_the_last_epoch_counts(digits_recipe, tmp_path):
+    summary = train(
+        digits_recipe(data={"dev": 0}, method={"name": "none"}, mentors=[]),
+        tmp_path / "run", progress=False, say=lambda _: None,
+    )  # fmt: skip
+    assert summary["best"] == summary["last"]
+    assert summary["last"]["dev_top1"] is None
+    with pytest.raises(ClassroomError, match="without a development split"):
+        judge(tmp_path / "run", "dev")
+
+
+def test_the_student_starts_the_same_whatever_the_mentors(digits_recipe):
+    from classroomkd.engine.build import build_classroom
+
+    one = build_classroom(digits_recipe()).student.state_dict()
+    other = build_classroom(digits_recipe(method={"name": "none"}, mentors=[])).student.state_dict()
+    different = build_classroom(digits_recipe(seed=1)).student.state_dict()
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    assert not torch.equal(one["classifier.weight"], different["classifier.weight"])
+
+
+def test_a_mentor_with_another_class_order_gives_the_same_lesson(digits_recipe, tmp_path):
+    from classroomkd.engine.build import build_classroom
+    from classroomkd.engine.step import hold_lesson
+    from classroomkd.models import StudentFile, save_student
+
+    straight, _ = load_student(digits_recipe().mentors[0].run)
+    order = [7, 2, 9, 0, 1, 3, 8, 4, 6, 5]
+    shuffled, _ = load_student(digits_recipe().mentors[0].run)
+    shuffled.classifier.weight.data = straight.classifier.weight.data[order].clone()
+    shuffled.classifier.bias.data = straight.classifier.bias.data[order].clone()
+    (tmp_path / "shuffled").mkdir()
+    info = StudentFile("resnet8", tuple(str(k) for k in order), "digits", 0, None)
+    save_student(shuffled, info, tmp_path / "shuffled")
+
+    def loss(folder):
+        classroom = build_classroom(digits_recipe(mentors=[{"run": str(folder)}]))
+        batch = next(iter(classroom.train))
+        return hold_lesson(classroom.student, classroom.mentors, classroom.method, batch).loss
+
+    assert torch.equal(loss(tmp_path / "shuffled"), loss(digits_recipe().mentors[0].run))

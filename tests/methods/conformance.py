@@ -1,0 +1,304 @@
+"""What every registered method must keep to, whatever it learns: one function a requirement.
+
+Each takes a method's name and builds it with its default options. A method that cannot keep to one
+by its nature is listed in `EXEMPT`, with the reason. Shapes: ``M`` mentors, ``B`` samples, ``C``
+classes.
+"""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+import torch
+
+from classroomkd.core import Lesson
+from classroomkd.methods import Outputs, create_method, method_class, method_options
+from classroomkd.models import build_model
+
+B, C = 6, 10
+COUNTS = {"nobody": [0, 1, 2], "one": [1], "all": [1, 2, 5]}
+STATISTICS = [field.name for field in fields(Lesson) if field.name != "loss"]
+REQUIREMENTS = {}
+
+# {requirement: {method: why it cannot}}
+EXEMPT: dict[str, dict[str, str]] = {}
+
+
+def requirement(check):
+    REQUIREMENTS[check.__name__] = check
+    return check
+
+
+def usual_count(name):
+    """How many mentors a method is tested with."""
+    return {"nobody": 2, "one": 1, "all": 3}[method_class(name).listens]
+
+
+def heard_count(name, given):
+    return 0 if method_class(name).listens == "nobody" else given
+
+
+def make(name, seed=0, **options):
+    torch.manual_seed(seed)
+    return create_method(name, **options)
+
+
+def scene(name, *, batch=B, count=None, scale=2.0, dtype=torch.float32, device="cpu", seed=0):
+    """Student and mentors with leaf logits (and features, where the method reads them), target."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(batch, 3, 16, 16, generator=generator)
+
+    def speak(model):
+        logits = scale * torch.randn(batch, C, generator=generator)
+        features = stages(model, images) if method_class(name).needs_features else {}
+        return leaves(Outputs(logits, features), dtype, device)
+
+    student = speak("resnet8")
+    mentors = [speak("wrn_16_1") for _ in range(usual_count(name) if count is None else count)]
+    target = torch.randint(C, (batch,), generator=generator).to(device)
+    return student, mentors, target
+
+
+def stages(model, images):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(7)
+        features = build_model(model, C).forward_stages(images)
+    return {stage: value for stage, value in features.items() if stage != "logits"}
+
+
+def leaves(outputs, dtype=torch.float32, device="cpu"):
+    """The same outputs, as tensors that collect gradients."""
+
+    def leaf(value):
+        return value.detach().clone().to(device, dtype).requires_grad_()
+
+    return Outputs(leaf(outputs.logits), {k: leaf(v) for k, v in outputs.features.items()})
+
+
+def tensors(outputs):
+    return [outputs.logits, *outputs.features.values()]
+
+
+def assert_equal_lessons(one, other, **tolerance):
+    for field in fields(Lesson):
+        a, b = getattr(one, field.name).detach().cpu(), getattr(other, field.name).detach().cpu()
+        torch.testing.assert_close(a, b, msg=lambda m, n=field.name: f"{n}: {m}", **tolerance)
+
+
+def assert_finite(lesson):
+    for field in fields(Lesson):
+        assert getattr(lesson, field.name).isfinite().all(), field.name
+
+
+@requirement
+def finite_on_extreme_logits(name):
+    for scale in (0.0, 1e4):
+        student, mentors, target = scene(name, scale=scale)
+        lesson = make(name)(student, mentors, target)
+        assert_finite(lesson)
+        lesson.loss.backward()
+        grads = [t.grad for t in tensors(student) if t.grad is not None]
+        assert grads
+        assert all(grad.isfinite().all() for grad in grads)
+    # The truth has probability 0 to everybody: no score is left.
+    student, mentors, target = scene(name)
+    far = torch.where(torch.nn.functional.one_hot(target, C) == 1, -1e4, 0.0)
+    student = Outputs(far.clone().requires_grad_(), student.features)
+    lesson = make(name)(student, [Outputs(far.clone(), m.features) for m in mentors], target)
+    assert_finite(lesson)
+    lesson.loss.backward()
+    assert student.logits.grad.isfinite().all()
+
+
+@requirement
+def gradients_reach_the_student_and_the_method_alone(name):
+    student, mentors, target = scene(name)
+    method = make(name)
+    lesson = method(student, mentors, target)
+    lesson.loss.backward()
+    assert any(t.grad is not None and t.grad.any() for t in tensors(student))
+    assert all(t.grad is None for mentor in mentors for t in tensors(mentor))
+    still = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert not still, f"parameters that nothing trains: {still}"
+
+
+@requirement
+def statistics_are_detached_and_shaped(name):
+    lesson = make(name)(*scene(name))
+    count = heard_count(name, usual_count(name))
+    assert lesson.loss.requires_grad
+    assert lesson.loss.shape == ()
+    assert not [n for n in STATISTICS if getattr(lesson, n).requires_grad]
+    assert lesson.task_loss.shape == lesson.student_score.shape == (B,)
+    assert lesson.mentor_loss.shape in ((count, B), (count,))
+    for field in ("mentor_score", "weight", "active", "gap", "temperature"):
+        assert getattr(lesson, field).shape == (count, B), field
+    assert lesson.active.dtype == torch.bool
+    assert ((lesson.mentor_score >= 0) & (lesson.mentor_score <= 1)).all()
+    assert (lesson.temperature > 0).all()
+    assert (lesson.weight >= 0).all()
+
+
+@requirement
+def values_of_samples_average_to_the_loss(name):
+    lesson = make(name)(*scene(name))
+    if lesson.mentor_loss.ndim == 2:
+        whole = (lesson.task_loss + lesson.mentor_loss.sum(0)).mean()
+        assert (lesson.mentor_loss[~lesson.active] == 0).all()
+    else:  # a method that relates samples to each other
+        whole = lesson.task_loss.mean() + lesson.mentor_loss.sum()
+    torch.testing.assert_close(whole, lesson.loss.detach())
+
+
+@requirement
+def nothing_is_taught_where_all_agree(name):
+    if method_class(name).kind not in ("alone", "logit"):
+        pytest.skip("features and relations pass through adapters that need not agree")
+    student, mentors, target = scene(name)
+    same = [Outputs(student.logits.detach().clone(), student.features) for _ in mentors]
+    lesson = make(name)(student, same, target)
+    assert lesson.mentor_loss.abs().max() < 1e-5 if lesson.mentor_loss.numel() else True
+    (gradient,) = torch.autograd.grad(lesson.loss, student.logits)
+    logits = student.logits.detach().requires_grad_()
+    cross_entropy = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    weight = lesson.task_loss / cross_entropy.detach()
+    (expected,) = torch.autograd.grad((weight * cross_entropy).mean(), logits)
+    torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
+
+
+@requirement
+def half_precision_gives_float32_statistics(name):
+    for dtype in (torch.bfloat16, torch.float16):
+        student, mentors, target = scene(name, dtype=dtype)
+        lesson = make(name)(student, mentors, target)
+        assert_finite(lesson)
+        for field in ("loss", *STATISTICS):
+            if field != "active":
+                assert getattr(lesson, field).dtype == torch.float32, field
+        lesson.loss.backward()
+        assert any(t.grad is not None and t.grad.any() for t in tensors(student))
+        exact = make(name)(leaves(student), [leaves(mentor) for mentor in mentors], target)
+        assert_equal_lessons(lesson, exact, rtol=1e-2, atol=1e-3)
+
+
+@requirement
+def double_precision_is_kept(name):
+    student, mentors, target = scene(name, dtype=torch.float64)
+    lesson = make(name).double()(student, mentors, target)
+    assert lesson.loss.dtype == lesson.mentor_score.dtype == torch.float64
+    single = make(name)(leaves(student), [leaves(mentor) for mentor in mentors], target)
+    assert lesson.loss.item() == pytest.approx(single.loss.item(), rel=1e-4)
+
+
+@requirement
+def a_batch_of_one_works_or_says_why_not(name):
+    student, mentors, target = scene(name, batch=1)
+    try:
+        lesson = make(name)(student, mentors, target)
+    except ValueError as error:
+        assert "batch" in str(error) or "sample" in str(error)  # noqa: PT017
+        return
+    assert_finite(lesson)
+    lesson.loss.backward()
+
+
+@requirement
+def state_survives_a_round_trip(name):
+    trained, fresh = make(name, seed=0), make(name, seed=1)
+    optimizer = torch.optim.SGD([*trained.parameters(), torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    for seed in (1, 2):
+        optimizer.zero_grad()
+        trained(*scene(name, seed=seed)).loss.backward()
+        optimizer.step()
+    fresh(*scene(name, seed=3))  # what is made at the first batch is there
+    fresh.load_state_dict(trained.state_dict())
+    lessons = []
+    for method in (trained, fresh):
+        torch.manual_seed(0)
+        lessons.append(method(*scene(name)))
+    assert_equal_lessons(*lessons, rtol=0, atol=0)
+
+
+@requirement
+def default_options_are_those_of_the_options_model(name):
+    defaults = method_options(name)().model_dump()
+    assert_equal_lessons(make(name)(*scene(name)), make(name, **defaults)(*scene(name)))
+
+
+@requirement
+def options_are_keywords_with_annotations_and_defaults(name):
+    for option in inspect.signature(method_class(name)).parameters.values():
+        assert option.kind is option.KEYWORD_ONLY, option.name
+        assert option.annotation is not option.empty, option.name
+        assert option.default is not option.empty, option.name
+
+
+@requirement
+def says_what_it_is(name):
+    cls = method_class(name)
+    assert cls.title
+    assert cls.name == name == cls.name.lower()
+    assert cls.listens in COUNTS
+    assert cls.year is None or 2000 < cls.year < 2100
+    assert cls.__doc__
+
+
+@requirement
+def equal_seeds_give_equal_lessons(name):
+    lessons, gradients = [], []
+    for _ in range(2):
+        student, mentors, target = scene(name)
+        lessons.append(make(name)(student, mentors, target))
+        lessons[-1].loss.backward()
+        gradients.append([t.grad for t in tensors(student) if t.grad is not None])
+    assert_equal_lessons(*lessons, rtol=0, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@requirement
+def inputs_are_left_as_they_are(name):
+    student, mentors, target = scene(name)
+    before = [t.detach().clone() for o in (student, *mentors) for t in tensors(o)]
+    make(name)(student, mentors, target).loss.backward()
+    after = [t for o in (student, *mentors) for t in tensors(o)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@requirement
+def plain_tensors_are_logits(name):
+    if method_class(name).needs_features:
+        pytest.skip("needs features")
+    student, mentors, target = scene(name)
+    lesson = make(name)(student, mentors, target)
+    plain = [mentor.logits for mentor in mentors]
+    assert_equal_lessons(make(name)(student.logits, plain, target), lesson)
+    assert_equal_lessons(make(name)(student.logits, torch.stack(plain), target), lesson)
+    assert_equal_lessons(make(name)(student.logits, tuple(mentors), target), lesson)
+
+
+@requirement
+def listens_to_as_many_as_it_says(name):
+    listens = method_class(name).listens
+    for count in COUNTS[listens]:
+        lesson = make(name)(*scene(name, count=count))
+        assert len(lesson.mentor_loss) == len(lesson.weight) == heard_count(name, count)
+    if listens == "one":
+        for count in (0, 2):
+            with pytest.raises(ValueError, match=f"{name} learns from one mentor, not from"):
+                make(name)(*scene(name, count=count))
+    if listens == "nobody":
+        student, mentors, target = scene(name, count=3)
+        alone, company = make(name)(student, [], target), make(name)(student, mentors, target)
+        assert_equal_lessons(alone, company, rtol=0, atol=0)
+
+
+@requirement
+def every_device_gives_the_same(name):
+    here = make(name)(*scene(name))
+    names = [kind for kind in ("cuda", "mps", "xpu") if getattr(torch, kind).is_available()]
+    for device in ["cpu", *names]:
+        method = make(name).to(device)
+        lesson = method(*scene(name, device=device))
+        assert all(getattr(lesson, n).device.type == device for n in ("loss", *STATISTICS))
+        lesson.loss.backward()
+        assert_equal_lessons(lesson, here, rtol=1e-4, atol=1e-5)

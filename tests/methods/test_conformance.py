@@ -1,0 +1,112 @@
+"""Every registered method keeps to every requirement of `conformance`."""
+
+import pytest
+import torch
+from torch import nn
+
+from classroomkd.methods import Method, base, list_methods, register_method
+from tests.methods import conformance
+from tests.methods.conformance import EXEMPT, REQUIREMENTS
+
+
+@pytest.mark.parametrize("name", list_methods())
+@pytest.mark.parametrize("check", REQUIREMENTS)
+def test_conformance(check, name):
+    if reason := EXEMPT.get(check, {}).get(name):
+        pytest.skip(reason)
+    REQUIREMENTS[check](name)
+
+
+def test_exemptions_name_what_exists():
+    assert EXEMPT.keys() <= REQUIREMENTS.keys()
+    assert {name for exempt in EXEMPT.values() for name in exempt} <= set(list_methods())
+
+
+class Imitation(Method):
+    """A feature method as they will come: an adapter of its own, and the pooled features."""
+
+    title = "Imitation"
+    kind = "feature"
+    listens = "one"
+    needs_features = True
+
+    def __init__(self, *, weight: float = 0.5) -> None:
+        super().__init__()
+        self.weight = weight
+        self.adapter = nn.LazyLinear(64)
+
+    def lesson(self, student, mentors, target):
+        alone = base.create_method("none")(student, [], target)
+        here = self.adapter(student.features["pooled"].to(self.dtype))
+        there = mentors[0].features["pooled"].detach().to(self.dtype)
+        distance = self.weight * (here - there).square().mean(1)[None]
+        heard = torch.ones_like(distance)
+        return conformance.Lesson(
+            loss=alone.loss + distance.mean(),
+            task_loss=alone.task_loss,
+            mentor_loss=distance.detach(),
+            student_score=alone.student_score,
+            mentor_score=heard,
+            weight=self.weight * heard,
+            active=heard.bool(),
+            gap=0 * heard,
+            temperature=heard,
+        )
+
+    @property
+    def dtype(self):
+        return (
+            torch.get_default_dtype()
+            if self.adapter.has_uninitialized_params()
+            else (self.adapter.weight.dtype)
+        )
+
+
+@pytest.fixture
+def scratch(monkeypatch):
+    monkeypatch.setattr(base, "_METHODS", dict(base._METHODS))
+
+
+@pytest.mark.usefixtures("scratch")
+@pytest.mark.parametrize("check", [c for c in REQUIREMENTS if c != "double_precision_is_kept"])
+def test_the_suite_serves_feature_methods(check):
+    register_method("imitation")(Imitation)
+    REQUIREMENTS[check]("imitation")
+
+
+@pytest.mark.usefixtures("scratch")
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        ("leaks", "gradients_reach_the_student_and_the_method_alone"),
+        ("attached", "statistics_are_detached_and_shaped"),
+        ("unequal", "values_of_samples_average_to_the_loss"),
+        ("random", "equal_seeds_give_equal_lessons"),
+        ("infinite", "finite_on_extreme_logits"),
+        ("half", "half_precision_gives_float32_statistics"),
+    ],
+)
+def test_the_suite_finds_faults(fault, check):
+    """Each requirement fails for a method that breaks it."""
+
+    @register_method("faulty")
+    class Faulty(Imitation):
+        """Wrong in one way."""
+
+        calls = 0
+
+        def lesson(self, student, mentors, target):
+            good = super().lesson(student, mentors, target)
+            Faulty.calls += 1
+            logits = mentors[0].logits
+            return conformance.Lesson(**{**vars(good), **{
+                "leaks": {"loss": good.loss + logits.sum()},
+                "attached": {"gap": student.logits.sum(1)[None]},
+                "unequal": {"loss": good.loss + 1},
+                "random": {"loss": good.loss + Faulty.calls},
+                "infinite": {"gap": logits.exp().sum(1)[None].detach()},
+                "half": {"gap": logits.sum(1)[None].detach()},
+            }[fault]})  # fmt: skip
+
+    with pytest.raises(AssertionError):
+        REQUIREMENTS[check]("faulty")
