@@ -186,8 +186,16 @@ def speed(
     run_benchmark(out, say=_say)
 
 
-def _say(text: str) -> None:
-    typer.echo(text)
+def _say(what: object) -> None:
+    """Print a line of text, or a table."""
+    if isinstance(what, str):
+        from tqdm import tqdm
+
+        tqdm.write(what)  # leaves a bar that is being drawn intact
+    else:
+        from rich.console import Console
+
+        Console().print(what)
 
 
 def main() -> None:

@@ -12,12 +12,12 @@ MENTORS = {"teacher": "resnet20", "peer-resnet14": "resnet14", "peer-vgg8": "vgg
 STUDENTS = {"alone": "none", "kd": "kd", "classroom": "classroom"}
 
 
-def run_demo(folder: Path, *, say: Callable[[str], None] = print) -> None:
+def run_demo(folder: Path, *, say: Callable[[object], None] = print) -> None:
     """Train the mentors, then a student alone, by KD and by ClassroomKD; print and report.
 
     Args:
         folder: for the runs and ``report.html``; an earlier demonstration in it is replaced.
-        say: told about the progress.
+        say: told about the progress: lines of text, and the table of students.
 
     Raises:
         ClassroomError: if the folder holds anything but a demonstration.
@@ -36,5 +36,5 @@ def run_demo(folder: Path, *, say: Callable[[str], None] = print) -> None:
         overrides += [f"mentors.{i}.run={folder / mentor}" for i, mentor in enumerate(MENTORS)]
         runs.append(folder / name)
         train(load_recipe("digits-classroom", overrides), runs[-1], overwrite=True, say=say)
-    say("\n" + student_table(runs))
-    say(f"\nreport: {write_report(runs, folder / 'report.html')}")
+    say(student_table(runs))
+    say(f"report: {write_report(runs, folder / 'report.html')}")

@@ -37,8 +37,8 @@ class Imitation(Method):
 
     def lesson(self, student, mentors, target):
         alone = base.create_method("none")(student, [], target)
-        here = self.adapter(student.features["pooled"].to(self.dtype))
-        there = mentors[0].features["pooled"].detach().to(self.dtype)
+        here = self.adapter(student.features["pooled"].float())
+        there = mentors[0].features["pooled"].detach().float()
         distance = self.weight * (here - there).square().mean(1)[None]
         heard = torch.ones_like(distance)
         return conformance.Lesson(
@@ -51,14 +51,6 @@ class Imitation(Method):
             active=heard.bool(),
             gap=0 * heard,
             temperature=heard,
-        )
-
-    @property
-    def dtype(self):
-        return (
-            torch.get_default_dtype()
-            if self.adapter.has_uninitialized_params()
-            else (self.adapter.weight.dtype)
         )
 
 

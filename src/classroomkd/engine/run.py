@@ -1,5 +1,6 @@
 """One run: from a recipe to a run folder with a trained student."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    progress: bool = True,
+    progress: bool | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Train a recipe's student and leave a run folder that explains itself.
@@ -34,7 +35,7 @@ def train(
         folder: of the run; it must be new or empty.
         resume: continue after the last epoch that was completed.
         overwrite: replace an earlier run.
-        progress: whether to show a bar.
+        progress: whether to show a bar; by default where somebody is watching.
         say: told about each epoch.
 
     Returns:
@@ -58,7 +59,7 @@ def train(
         on_epoch=record.epoch,
         checkpoint=run.checkpoint,
         resume=resume,
-        progress=progress,
+        progress=sys.stdout.isatty() if progress is None else progress,
     )
     return summarize(run, classroom)
 

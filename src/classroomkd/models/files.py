@@ -127,8 +127,9 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file provokes
-        reason = str(error).split("WeightsUnpickler error: ")[-1].partition(" Please use")[0]
-        if not isinstance(error, UnpicklingError) or reason.startswith("Unsupported operand"):
+        found = re.search(r"Unsupported .*?(?= Please use|$)", str(error), re.MULTILINE)
+        reason = found[0] if found else error  # torch's advice is to run the code
+        if not isinstance(error, UnpicklingError) or "Unsupported operand" in str(reason):
             raise ClassroomError(f"{path} is damaged or not a file of weights: {reason}") from error
         raise ClassroomError(
             f"{path} holds more than tensors, and is not unpickled because that could run code: "

@@ -1,0 +1,162 @@
+"""One self-contained HTML file about one or more runs: it loads nothing, and prints."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from classroomkd.errors import ClassroomError
+from classroomkd.report import words
+from classroomkd.report.facts import environment_facts, protocol_facts
+from classroomkd.report.figures import DARK, DASHES, LIGHT, learning_curves, mentor_charts
+from classroomkd.report.read import RunRecord, read_runs
+from classroomkd.report.table import DASH, StudentRow, student_rows, what_differs
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend."""
+
+    label: str
+    color: int
+    dashes: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A run with mentors: its charts, its mentors at the last epoch, and what to know of them."""
+
+    record: RunRecord
+    charts: list[Markup]
+    legend: list[Key]
+    mentors: list[tuple[str, ...]]
+    notes: list[str]
+
+
+def write_report(runs: Sequence[Path | str], out: Path | str) -> Path:
+    """Write the report on finished runs.
+
+    The page depends on the run folders alone: written twice, it is the same to the byte.
+
+    Args:
+        runs: run folders.
+        out: the HTML file, or a folder for ``report.html``; an earlier report is replaced.
+
+    Returns:
+        The file.
+
+    Raises:
+        ClassroomError: if a folder is not a finished run, or the page cannot be written.
+    """
+    page = render(read_runs(runs))
+    path = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise ClassroomError(f"the report cannot be written to {path}: {error}") from error
+    return path
+
+
+def render(records: Sequence[RunRecord]) -> str:
+    """The page as text."""
+    rows = student_rows(records)
+    looks = _looks(records, rows)
+    # drawn by this package, with every label escaped: charts alone are not escaped again
+    curves = [Markup(svg) for svg in learning_curves(records, looks)]
+    environment = Environment(
+        loader=PackageLoader("classroomkd", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        title=_title(records),
+        compared=words.compared(rows),
+        verdicts=words.verdicts(rows),
+        rows=rows,
+        several_seeds=any(len(row.records) > 1 for row in rows),
+        caveats=_caveats(rows),
+        records=records,
+        curves=curves,
+        legend=[_key(r.label, *look) for r, look in zip(records, looks, strict=True)],
+        sections=_sections(records),
+        protocol=protocol_facts(records),
+        environment=environment_facts(records),
+        palette=list(zip(LIGHT, DARK, strict=True)),
+    )
+
+
+def _title(records: Sequence[RunRecord]) -> str:
+    if len(records) == 1:
+        return f"ClassroomKD report: {records[0].label}"
+    return f"ClassroomKD report: {len(records)} runs"
+
+
+def _caveats(rows: Sequence[StudentRow]) -> list[str]:
+    """How the student alone was trained otherwise, for each row with an asterisk."""
+    caveats = []
+    for row in rows:
+        if row.alone and (keys := what_differs(row.first, row.alone.first)):
+            caveats.append(f"{row.first.label} against {row.alone.first.label}: {', '.join(keys)}")
+    return caveats
+
+
+def _sections(records: Sequence[RunRecord]) -> list[Section]:
+    taught = [record for record in records if record.classroom]
+    slots: dict[str, int] = {}
+    for record in taught:
+        for mentor in record.mentor_rows():
+            slots.setdefault(mentor, len(slots))
+    return [_section(record, f"run{n}", slots) for n, record in enumerate(taught)]
+
+
+def _section(record: RunRecord, prefix: str, slots: dict[str, int]) -> Section:
+    mentors = record.mentor_rows()
+    return Section(
+        record=record,
+        charts=[Markup(svg) for svg in mentor_charts(record, prefix, slots)],
+        legend=[_key(name, slots[name], slots[name]) for name in mentors],
+        mentors=[_last_epoch(record, name, rows[-1]) for name, rows in mentors.items()],
+        notes=words.mentor_notes(mentors),
+    )
+
+
+def _last_epoch(record: RunRecord, name: str, row: dict[str, Any]) -> tuple[str, ...]:
+    def cell(key: str, scale: float = 1.0, digits: int = 3) -> str:
+        value = scale * words.number(row.get(key))
+        return DASH if value != value else f"{value:.{digits}f}"
+
+    return (
+        name,
+        record.roles.get(name, DASH),
+        cell("active_share", 100, 1),
+        cell("weight"),
+        cell("gap"),
+        cell("temperature", digits=2),
+        cell("score"),
+    )
+
+
+def _key(label: str, hue: int, dash: int) -> Key:
+    dashes = " ".join(f"{length:g}" for length in DASHES[dash % len(DASHES)])
+    return Key(label, hue % len(LIGHT), dashes or "none")
+
+
+def _looks(records: Sequence[RunRecord], rows: Sequence[StudentRow]) -> list[tuple[int, int]]:
+    """Hue and dash of each run's line: seeds of one row share the hue."""
+    several = any(len(row.records) > 1 for row in rows)
+    looks = {
+        record.path: (n, seed if several else n)
+        for n, row in enumerate(rows)
+        for seed, record in enumerate(row.records)
+    }
+    return [looks[record.path] for record in records]

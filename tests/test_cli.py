@@ -1,0 +1,127 @@
+"""The command line: what it does, how it fails, how fast it answers."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from classroomkd.cli import main
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["classroomkd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+            raise SystemExit(0)
+        out, err = capsys.readouterr()
+        return end.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def recipe(digits_recipe, tmp_path):
+    path = tmp_path / "quick.yaml"
+    path.write_text(digits_recipe().to_yaml())
+    return path
+
+
+def test_train_eval_report(cli, recipe, tmp_path):
+    out = tmp_path / "run"
+    code, text, err = cli("train", recipe, "seed=3", "--out", out)
+    assert (code, "report.html" in text) == (0, True), err
+    assert (out / "report.html").exists()
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["seed"] == 3
+
+    code, text, _ = cli("eval", out, "--json")
+    assert code == 0
+    assert json.loads(text)["top1"] == pytest.approx(summary["best"]["test_top1"], abs=1e-3)
+    code, text, _ = cli("eval", out, "--last", "--split", "dev")
+    assert "digits dev" in text
+
+    code, text, _ = cli("report", out, "--out", tmp_path / "page.html")
+    assert (code, "resnet8" in text) == (0, True)
+    assert (tmp_path / "page.html").exists()
+
+    code, _, err = cli("train", recipe, "--out", out)
+    assert code == 1
+    assert "--overwrite" in err
+
+
+def test_doctor_finds_what_is_wrong(cli, recipe):
+    code, text, err = cli("doctor", recipe)
+    assert code == 1
+    assert "near chance" in text
+    assert "wrong" in err
+
+
+def test_doctor_is_content_with_trained_mentors(cli, digits_recipe, tmp_path):
+    from classroomkd.engine.run import train
+
+    alone = digits_recipe(
+        method={"name": "none"}, mentors=[], student={"model": "resnet14"},
+        train={"epochs": 6, "batch_size": 64},
+    )  # fmt: skip
+    train(alone, tmp_path / "mentor", progress=False, say=lambda _: None)
+    path = tmp_path / "good.yaml"
+    mentor = {"run": str(tmp_path / "mentor")}
+    path.write_text(digits_recipe(mentors=[mentor]).to_yaml())
+    code, text, err = cli("doctor", path, "method.task_weight=1")
+    assert code == 0, text + err
+    assert "verdict: ready to train" in text
+    path.write_text(digits_recipe(mentors=[mentor, mentor]).to_yaml())
+    _, text, _ = cli("doctor", path)
+    assert "mentor, mentor-2: say the same" in text
+
+
+def test_every_mistake_of_a_recipe_is_listed(cli, recipe):
+    code, _, err = cli("train", recipe, "student.model=resnet9", "train.epochs=0", "methd.name=kd")
+    assert code == 2
+    assert "3 mistakes" in err
+    for piece in ("student.model", "'resnet8'", "train.epochs", "did you mean 'method'?"):
+        assert piece in err
+    code, _, err = cli("train", "digits-clasroom")
+    assert code == 2
+    assert "did you mean 'digits-classroom'?" in err
+
+
+def test_runtime_failures_say_what_to_do(cli, tmp_path):
+    code, _, err = cli("eval", tmp_path)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("methods", "ClassroomKD"), ("models", "resnet8x4"), ("datasets", "cifar100"), ("recipes", "digits-classroom")],
+)  # fmt: skip
+def test_list(cli, kind, expected):
+    code, text, _ = cli("list", kind)
+    assert code == 0
+    assert expected in text
+
+
+def test_help_answers_before_torch_is_loaded():
+    code = (
+        "import sys; sys.argv = ['classroomkd', '--help']\n"
+        "from classroomkd.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'pydantic' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
+
+
+def test_rooms_are_imported_one_way():
+    from importlinter.cli import lint_imports
+
+    assert lint_imports(no_cache=True) == 0
