@@ -57,7 +57,10 @@ def main() -> dict[str, float]:
 
     student = network("resnet8")
     fit(student, lesson_loss)
-    return {name: accuracy(net) for name, net in zip(("m1", "m2", "student"), (*mentors, student), strict=True)}
+    return {
+        name: accuracy(net)
+        for name, net in zip(("m1", "m2", "student"), (*mentors, student), strict=True)
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Errors that a user can act on, and the search for the name that they meant."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
+from os.path import commonprefix
 from pathlib import Path
 
 
@@ -24,9 +25,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("resnet21", ["resnet20", "vgg8"])
     ": did you mean 'resnet20'?"
     """
-    lowered = {candidate.lower(): candidate for candidate in sorted(known, reverse=True)}
-    near = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f": did you mean '{lowered[near[0]]}'?" if near else ""
+
+    def closeness(candidate: str) -> tuple[float, int]:
+        pair = name.lower(), candidate.lower()
+        return SequenceMatcher(None, *pair).ratio(), len(commonprefix(pair))
+
+    best = max(sorted(known), key=closeness, default="")
+    return f": did you mean '{best}'?" if best and closeness(best)[0] >= 0.5 else ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -48,8 +48,9 @@ def _run_with_student(path: Path) -> Path:
 
 
 ModelName = Annotated[str, AfterValidator(_known_model)]
-ExistingPath = Annotated[Path, AfterValidator(_existing)]
-ExistingFile = Annotated[Path, AfterValidator(_file)]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+ExistingPath = Annotated[UserPath, AfterValidator(_existing)]
+ExistingFile = Annotated[UserPath, AfterValidator(_file)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -149,7 +150,7 @@ class Student(Section):
 class MentorRecipe(Section):
     """A mentor: a run of this project, or a file with weights and the name of its model."""
 
-    run: Annotated[Path, AfterValidator(_run_with_student)] | None = None
+    run: Annotated[UserPath, AfterValidator(_run_with_student)] | None = None
     checkpoint: ExistingFile | None = Field(default=None, description=".safetensors, .pt or .pth")
     model: ModelName | None = Field(default=None, description="of the checkpoint")
     classes: tuple[str, ...] | None = Field(
@@ -267,7 +268,9 @@ class Train(Section):
 class Recipe(Section):
     """Everything that decides a run."""
 
-    name: str = Field(description="the run's folder is runs/<name>")
+    name: str = Field(
+        pattern=r"^[^/\\]*[^/\\.][^/\\]*$", description="the run's folder is runs/<name>"
+    )
     seed: int = Field(default=0, ge=0)
     task: Literal["classification"] = "classification"
     data: Data = Data()

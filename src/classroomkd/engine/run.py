@@ -126,6 +126,7 @@ def summarize(run: RunFolder, classroom: Classroom) -> dict[str, Any]:
         "student": classroom.student.name,
         "seed": classroom.recipe.seed,
         "mentors": [mentor.name for mentor in classroom.mentors],
+        "test_samples": len(loader.image_set),
     }
     for key, folder in (("last", run.last), ("best", run.path)):
         student, info = load_student(folder)
