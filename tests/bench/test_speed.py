@@ -1,0 +1,108 @@
+"""The benchmark: the contenders do the same work, and the numbers are what they are called."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from classroomkd.bench.contenders import TITLES, Settings, build_contenders, build_loader
+from classroomkd.bench.speed import run_benchmark
+from classroomkd.bench.textbook import textbook_loss
+from classroomkd.core import classroom_loss
+from classroomkd.engine.precision import autocast
+from classroomkd.engine.step import hold_lesson
+from classroomkd.mentors import Mentor
+from classroomkd.methods import create_method
+from classroomkd.models import build_model
+
+CPU = torch.device("cpu")
+TINY = Settings("resnet8", ("resnet8", "ShuffleNetV2"), batch_size=4, classes=5, rounds=2, steps=2)
+
+
+def test_the_textbook_loss_is_the_classroom_loss():
+    torch.manual_seed(0)
+    student = torch.randn(32, 7, requires_grad=True)
+    mentors, target = list(2 * torch.randn(3, 32, 7)), torch.randint(0, 7, (32,))
+    lesson = classroom_loss(student, mentors, target)
+    assert 0 < lesson.active.float().mean() < 1
+    loss = textbook_loss(student, mentors, target)
+    torch.testing.assert_close(loss, lesson.loss, rtol=1e-5, atol=1e-5)
+    (one,), (other,) = (torch.autograd.grad(value, student) for value in (loss, lesson.loss))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["classroom", "none"])
+def test_both_loops_compute_the_same_loss_on_a_batch(method):
+    torch.manual_seed(0)
+    student, *networks = (build_model("resnet8", 5) for _ in range(3))
+    mentors = [Mentor(network, "peer") for network in networks if method == "classroom"]
+    batch = next(iter(build_loader(TINY, CPU, channels_last=False)))
+    lesson = hold_lesson(student, mentors, create_method(method), batch)
+    loss = textbook_loss(student(batch.images), [m(batch.images) for m in mentors], batch.target)
+    torch.testing.assert_close(loss, lesson.loss, rtol=1e-5, atol=1e-5)
+
+
+def test_every_contender_tells_each_step_its_loss():
+    ticks = {name: [] for name in TITLES}
+    contenders = build_contenders(TINY, CPU)
+    assert contenders.keys() == TITLES.keys()
+    for name, contender in contenders.items():
+        contender(ticks[name].append)
+    assert {len(told) for told in ticks.values()} == {TINY.steps + 1}
+    losses = {name: getattr(told[0], "loss", told[0]) for name, told in ticks.items()}
+    first = {name: torch.as_tensor(loss).item() for name, loss in losses.items()}
+    assert first["engine"] == first["trainer"]
+    assert first["textbook"] == pytest.approx(first["engine"], rel=0.05)  # bfloat16
+    assert first["textbook_alone"] == pytest.approx(first["engine_alone"], rel=0.05)
+
+
+def test_the_numbers_are_written_as_json(tmp_path):
+    told = []
+    result = run_benchmark(tmp_path / "new" / "speed.json", say=told.append, settings=TINY)
+    stored = json.loads((tmp_path / "new" / "speed.json").read_text())
+    assert stored == json.loads(json.dumps(result))
+    assert stored["images_per_second"].keys() == stored["rounds"].keys() == TITLES.keys()
+    assert all(value > 0 for value in stored["images_per_second"].values())
+    assert all(len(values) == TINY.rounds for values in stored["rounds"].values())
+    ratios = stored["ratios"]
+    assert ratios.pop("trainer_overhead_percent") > -100
+    assert ratios.keys() == {"engine_vs_textbook", "engine_vs_alone", "alone_vs_textbook_alone"}
+    assert all(value > 0 for value in ratios.values())
+    assert stored["shares"].keys() == {"student", "mentors", "loss", "data"}
+    assert all(value > 0 for value in stored["milliseconds"].values())
+    assert sum(stored["shares"].values()) == pytest.approx(1)
+    assert stored["environment"]["threads"] == torch.get_num_threads()
+    text = "\n".join(told)
+    assert "medians of 2 rounds of 2 steps" in text
+    assert text.index("ratios") < text.index("images a second, medians") < text.index("share of")
+
+
+@pytest.mark.parametrize(("stride", "side"), [(2, 8), (1, 2), (1, 8)])
+def test_bf16_depthwise_gradients_are_right_and_cheap(stride, side):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 6, 3, stride, 1, groups=6)
+    images = torch.randn(4, 6, side, side, requires_grad=True)
+    wanted = [images, *layer.parameters()]
+    exact = torch.autograd.grad(layer(images).square().sum(), wanted)
+    with autocast(CPU, "bf16"):
+        out = layer(images)
+        with torch.no_grad():
+            frozen = layer(images)
+    assert out.dtype == frozen.dtype == torch.bfloat16
+    slow = stride > 1 or side < 3
+    in_float32 = "Convolution" not in out.grad_fn.name()  # but a cast of its output
+    assert in_float32 == slow
+    for one, other in zip(
+        torch.autograd.grad(out.float().square().sum(), wanted), exact, strict=True
+    ):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_goals_are_met():
+    ratios = run_benchmark()["ratios"]
+    assert ratios["engine_vs_textbook"] >= 2
+    assert ratios["trainer_overhead_percent"] <= 5
