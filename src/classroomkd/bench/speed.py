@@ -19,8 +19,8 @@ import torch
 from classroomkd.bench.contenders import TITLES, Settings, build_bench, build_contenders
 from classroomkd.engine.build import Classroom, choose_device
 from classroomkd.engine.optim import build_optimizer, build_schedule
-from classroomkd.engine.runs import environment
 from classroomkd.engine.precision import autocast
+from classroomkd.engine.runs import environment
 from classroomkd.engine.step import begin_epoch, outputs
 
 Values = dict[str, list[float]]  # by name, one a round
