@@ -34,11 +34,11 @@ def folder(tmp_path_factory):
     for split, count in (("train", 300), ("test", 100)):
         labels = [k % 100 for k in range(count)]
         content = {
-            b"data": generator.integers(0, 255, (count, 3072), dtype=np.uint8),
-            b"fine_labels": labels,
+            "data": generator.integers(0, 255, (count, 3072), dtype=np.uint8),
+            "fine_labels": labels,
         }
         (layout / split).write_bytes(pickle.dumps(content, protocol=2))
-    names = {b"fine_label_names": [f"class {k}".encode() for k in range(100)]}
+    names = {"fine_label_names": [f"class {k}" for k in range(100)]}
     (layout / "meta").write_bytes(pickle.dumps(names, protocol=2))
     return place
 
