@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.ledger import Ledger
-from classroomkd.engine.step import begin_epoch, hold_lesson
+from classroomkd.engine.step import hold_lesson
 
 
 class Readings(TorchDispatchMode):
@@ -53,11 +53,11 @@ def test_only_the_student_learns(digits_recipe):
 
 def test_an_epoch_is_a_function_of_its_number(digits_recipe):
     classroom = build_classroom(digits_recipe())
-    begin_epoch(classroom, 3)
+    classroom.begin_epoch(3)
     first = next(iter(classroom.train)), torch.rand(1)
-    begin_epoch(classroom, 1)
+    classroom.begin_epoch(1)
     list(classroom.train)
-    begin_epoch(classroom, 3)
+    classroom.begin_epoch(3)
     second = next(iter(classroom.train)), torch.rand(1)
     assert torch.equal(first[0].images, second[0].images)
     assert torch.equal(first[0].index, second[0].index)

@@ -8,7 +8,7 @@ import torch
 
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.optim import build_optimizer, build_schedule
-from classroomkd.engine.step import begin_epoch, hold_lesson
+from classroomkd.engine.step import hold_lesson
 from classroomkd.engine.trainer import LessonModule, fit
 from classroomkd.models import StudentFile, save_student
 
@@ -39,7 +39,7 @@ def by_hand(recipe):
     optimizer = build_optimizer(parameters, train)
     schedule = build_schedule(optimizer, train, len(classroom.train))
     for epoch in range(train.epochs):
-        begin_epoch(classroom, epoch)
+        classroom.begin_epoch(epoch)
         for batch in classroom.train:
             optimizer.zero_grad()
             hold_lesson(

@@ -14,7 +14,7 @@ from classroomkd.config.schema import MethodRecipe, Student, Train
 from classroomkd.data import ImageSet, ViewLoader, crop, flip
 from classroomkd.engine.build import Classroom
 from classroomkd.engine.optim import build_optimizer, build_schedule
-from classroomkd.engine.step import begin_epoch, hold_lesson
+from classroomkd.engine.step import hold_lesson
 from classroomkd.engine.trainer import fit
 from classroomkd.mentors import Mentor
 from classroomkd.methods import create_method
@@ -80,7 +80,7 @@ def train_plainly(classroom: Classroom, tick: Tick) -> None:
     train = classroom.recipe.train
     optimizer = build_optimizer(classroom.student.parameters(), train)
     schedule = build_schedule(optimizer, train, len(classroom.train))
-    begin_epoch(classroom, 0)
+    classroom.begin_epoch(0)
     for batch in classroom.train:
         lesson = hold_lesson(
             classroom.student, classroom.mentors, classroom.method, batch, train.precision

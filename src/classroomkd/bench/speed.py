@@ -21,7 +21,7 @@ from classroomkd.engine.build import Classroom, choose_device
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.runs import environment
-from classroomkd.engine.step import begin_epoch, outputs
+from classroomkd.engine.step import outputs
 
 Values = dict[str, list[float]]  # by name, one a round
 
@@ -122,7 +122,7 @@ def _parts(classroom: Classroom, device: torch.device) -> dict[str, float]:
     optimizer = build_optimizer(student.parameters(), train)
     schedule = build_schedule(optimizer, train, len(classroom.train))
     seconds: Values = {"student": [], "mentors": [], "loss": [], "data": []}
-    begin_epoch(classroom, 0)
+    classroom.begin_epoch(0)
     batches = iter(classroom.train)
     for _ in range(len(classroom.train)):
         marks = [_now(device)]

@@ -3,7 +3,15 @@
 Read `filter`, `mentoring`, `divergence`, `lesson`, `loss`, in this order.
 """
 
-from classroomkd.core.lesson import Choices, Lesson
+from classroomkd.core.lesson import Choices, Comparison, Lesson, make_lesson
 from classroomkd.core.loss import ClassroomLoss, classroom_loss, compose_lesson
 
-__all__ = ["Choices", "ClassroomLoss", "Lesson", "classroom_loss", "compose_lesson"]
+__all__ = [
+    "Choices",
+    "ClassroomLoss",
+    "Comparison",
+    "Lesson",
+    "classroom_loss",
+    "compose_lesson",
+    "make_lesson",
+]

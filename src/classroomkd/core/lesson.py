@@ -10,10 +10,44 @@ import torch
 from torch import Tensor
 
 from classroomkd.core.divergence import cross_entropy, kl_divergence
-from classroomkd.core.filter import Blocks, Standing, unit_mean
+from classroomkd.core.filter import Blocks, Standing, everyone, unit_mean
 from classroomkd.core.mentoring import Temperatures, gap
 
-Divergence = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a divergence compares: a block of logits of the student with those of every mentor.
+
+    Attributes:
+        student: ``[1, B, U, K]``, with gradient.
+        mentors: ``[M, B, U, K]``.
+        student_temperature: broadcastable to ``[M, B, U]``.
+        mentor_temperature: the same for the mentors.
+        target: ``[B, U]`` (indices) or ``[B, U, K]`` (probabilities).
+        active: ``[M, B, G]`` (bool), who teaches.
+    """
+
+    student: Tensor
+    mentors: Tensor
+    student_temperature: Tensor
+    mentor_temperature: Tensor
+    target: Tensor
+    active: Tensor
+
+
+Divergence = Callable[[Comparison], Tensor]
+
+
+def kl(pair: Comparison) -> Tensor:
+    """The KL divergence of softened predictions, the usual choice: ``[M, B, U]``."""
+    return kl_divergence(
+        pair.student, pair.mentors, pair.student_temperature, pair.mentor_temperature
+    )
+
+
+def as_they_are(logits: Tensor) -> Tensor:
+    """Logits untransformed, the usual choice."""
+    return logits
 
 
 @dataclass(frozen=True)
@@ -24,7 +58,8 @@ class Lesson:
     that relate samples to each other give ``mentor_loss`` as ``[M]``.
 
     Attributes:
-        loss: scalar, differentiable: ``(task_loss + mentor_loss.sum(0)).mean()``.
+        loss: scalar, differentiable: ``(task_loss + mentor_loss.sum(0)).mean()``, or
+            ``task_loss.mean() + mentor_loss.sum()`` where ``mentor_loss`` is ``[M]``.
         task_loss: ``[B]``, contribution of the task, its weight included.
         mentor_loss: ``[M, B]``, contribution of each mentor, weight and temperatures included.
         student_score: ``[B]`` in (0, 1].
@@ -56,15 +91,16 @@ class Choices:
         temper: how softly; temperatures of the mentors and of the student, broadcastable to
             ``[M, B, G]``. The divergence is multiplied by both, which keeps gradients of one size.
         task_weight: weight of the task loss, broadcastable to ``[B, G]``.
-        divergence: ``(student [1, B, U, K], mentors [M, B, U, K], student temperature, mentors'
-            temperature [M, B, G]) -> [M, B, U]``.
+        divergence: of a `Comparison`; ``[M, B, U]``.
+        transform: of the logits before they are compared, ``[..., K] -> [..., K]``.
     """
 
     choose: Callable[[Standing], Tensor]
     weigh: Callable[[Standing], Tensor]
     temper: Callable[[Standing], Temperatures]
     task_weight: Callable[[Standing], Tensor | float] = lambda now: 1.0
-    divergence: Divergence = kl_divergence
+    divergence: Divergence = kl
+    transform: Callable[[Tensor], Tensor] = as_they_are
 
 
 def teach(student: Blocks, now: Standing, choices: Choices) -> Lesson:
@@ -91,27 +127,62 @@ def teach(student: Blocks, now: Standing, choices: Choices) -> Lesson:
     if now.mentor_divergence.shape[0]:
         taught = _sum_blocks(
             [
-                choices.divergence(z.unsqueeze(0), mentor, student_tau, mentor_tau)
-                for z, mentor in zip(student, now.mentors, strict=True)
+                choices.divergence(
+                    Comparison(
+                        choices.transform(z.unsqueeze(0)),
+                        choices.transform(mentor),
+                        student_tau,
+                        mentor_tau,
+                        target,
+                        active,
+                    )
+                )
+                for z, mentor, target in zip(student, now.mentors, now.target, strict=True)
             ]
         )
         mentor_loss = unit_mean(factor * taught, now.unit_weight)
-        loss = (task_loss + mentor_loss.sum(0)).mean()
     else:
         mentor_loss = task_loss.new_zeros(0, *task_loss.shape)
-        loss = task_loss.mean()
+    return make_lesson(now, task_loss, mentor_loss, active, weight, mentor_tau)
 
-    shape = now.mentor_divergence.shape
+
+def make_lesson(
+    now: Standing,
+    task_loss: Tensor,
+    mentor_loss: Tensor,
+    active: Tensor | None = None,
+    weight: Tensor | None = None,
+    temperature: Tensor | None = None,
+) -> Lesson:
+    """Put a lesson together from its losses and from how everybody stands.
+
+    Args:
+        now: how everybody stands.
+        task_loss: ``[B]``, with gradient.
+        mentor_loss: ``[M, B]``, or ``[M]`` where it relates samples to each other.
+        active: broadcastable to ``[M, B, G]``; everybody if left out.
+        weight: the same; 1 if left out.
+        temperature: of the mentors, the same; 1 if left out.
+    """
+    taught = now.mentor_divergence
+    if mentor_loss.ndim == 1:
+        loss = task_loss.mean() + mentor_loss.sum()
+    else:
+        loss = (task_loss + mentor_loss.sum(0)).mean()
     return Lesson(
         loss=loss,
         task_loss=task_loss.detach(),
         mentor_loss=mentor_loss.detach(),
         student_score=now.student_score,
         mentor_score=now.mentor_score,
-        weight=weight.expand(shape),
-        active=active.expand(shape),
+        weight=torch.ones_like(taught) if weight is None else weight.expand_as(taught),
+        active=everyone(now) if active is None else active.expand_as(taught),
         gap=gap(now),
-        temperature=mentor_tau.expand(shape),
+        temperature=(
+            torch.ones_like(taught)
+            if temperature is None
+            else temperature.detach().expand_as(taught)
+        ),
     )
 
 

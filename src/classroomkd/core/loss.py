@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from classroomkd.core import filter as knowledge
 from classroomkd.core import mentoring as pace
 from classroomkd.core import official
-from classroomkd.core.divergence import kl_divergence
 from classroomkd.core.filter import GROUPS, Group, Standing
 from classroomkd.core.inputs import Logits, MentorLogits, parse
-from classroomkd.core.lesson import Choices, Divergence, Lesson, teach, without_ranks
+from classroomkd.core.lesson import Choices, Divergence, Lesson, kl, teach, without_ranks
 
 Mentoring = Literal["gap", "dtkd", "fixed", "none"]
 TaskWeight = float | Literal["student", "batch"]
@@ -33,7 +32,7 @@ def classroom_loss(
     require_correct: bool = False,
     mentoring: Mentoring = "gap",
     task_weight: TaskWeight = "student",
-    divergence: Divergence = kl_divergence,
+    divergence: Divergence = kl,
     compat: Literal["official"] | None = None,
 ) -> Lesson:
     r"""Distil from the mentors that do better than the student, each as softly as its gap is wide.
@@ -66,7 +65,7 @@ def classroom_loss(
         mentoring: ``"gap"``; ``"none"`` for temperature 1; ``"fixed"`` for temperature ``T``;
             ``"dtkd"`` for DTKD's temperatures (the paper's ablations).
         task_weight: ``lambda``: the ``"student"``'s own score, the ``"batch"``'s, or a number.
-        divergence: see `Choices.divergence`; the KL divergence by default.
+        divergence: of a `Comparison`, ``[M, B, U]``; the KL divergence by default.
         compat: ``"official"`` reproduces the batch mode of the authors' code, with its rounded
             weights and its gate ``>=``; it ranks batches whatever `group` says, and the other
             switches must keep their defaults.
@@ -145,7 +144,7 @@ def classroom_choices(
     require_correct: bool = False,
     mentoring: Mentoring = "gap",
     task_weight: TaskWeight = "student",
-    divergence: Divergence = kl_divergence,
+    divergence: Divergence = kl,
 ) -> Choices:
     """The four choices that make ClassroomKD; arguments as in `classroom_loss`."""
     choose = knowledge.better_than_student if filtering else knowledge.everyone

@@ -13,6 +13,7 @@ from classroomkd.data import (
     development_split,
     load_image_set,
 )
+from classroomkd.engine.step import outputs
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor, mentor_names, open_mentor
 from classroomkd.methods import Method, create_method, method_class
@@ -48,6 +49,12 @@ class Classroom:
         """The data's classes."""
         return self.train.image_set.classes
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Order, views and every other chance of an epoch are functions of seed and epoch alone."""
+        self.train.set_epoch(epoch)
+        self.method.begin_epoch(epoch, self.recipe.train.epochs)
+        torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
+
 
 def build_classroom(recipe: Recipe) -> Classroom:
     """Build everything that a recipe names.
@@ -68,12 +75,14 @@ def build_classroom(recipe: Recipe) -> Classroom:
     )
     if recipe.student.checkpoint is not None:
         load_weights(student, recipe.student.checkpoint)
+    student.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     mentors = [
         open_mentor(entry, name, classes).to(device, memory_format)
         for entry, name in heard_mentors(recipe)
     ]
     torch.manual_seed(recipe.seed)
     method = create_method(recipe.method.name, **recipe.method.options)
+    _show_shapes(method, student, mentors, train_set, device)
 
     def loader(image_set: ImageSet, batch_size: int, *, training: bool) -> ViewLoader:
         return ViewLoader(
@@ -89,13 +98,29 @@ def build_classroom(recipe: Recipe) -> Classroom:
 
     return Classroom(
         recipe=recipe,
-        student=student.to(device=device, memory_format=memory_format),  # type: ignore[call-overload]
+        student=student,
         mentors=mentors,
         method=method.to(device),
         train=loader(train_set, recipe.train.batch_size, training=True),
         dev=loader(dev_set, EVALUATION_BATCH, training=False) if dev_set is not None else None,
         device=device,
     )
+
+
+@torch.no_grad()
+def _show_shapes(
+    method: Method,
+    student: Network,
+    mentors: list[Mentor],
+    image_set: ImageSet,
+    device: torch.device,
+) -> None:
+    """Let a method see what the networks say about two images, so that it can build adapters."""
+    images = image_set.images[:2].to(device).float().div(255)
+    student.eval()
+    said = [outputs(network, images, method.needs_features) for network in (student, *mentors)]
+    method.setup(said[0], said[1:])
+    student.train()
 
 
 def training_sets(data: Data) -> tuple[ImageSet, ImageSet | None]:

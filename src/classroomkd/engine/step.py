@@ -5,12 +5,10 @@ Shapes: ``M`` mentors, ``B`` samples.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
-from classroomkd.engine.build import Classroom
 from classroomkd.engine.precision import autocast
 from classroomkd.mentors import Mentor
 from classroomkd.methods import Method, Outputs
@@ -38,12 +36,6 @@ def hold_lesson(
         taught = [outputs(mentor, batch.images, method.needs_features) for mentor in mentors]
         learnt = outputs(student, batch.images, method.needs_features)
     return method(learnt, taught, batch.target)
-
-
-def begin_epoch(classroom: Classroom, epoch: int) -> None:
-    """Order, views and every other chance of an epoch are functions of seed and epoch alone."""
-    classroom.train.set_epoch(epoch)
-    torch.manual_seed(classroom.recipe.seed * 1_000_003 + epoch)
 
 
 def outputs(network: nn.Module | Mentor, images: Tensor, features: bool) -> Outputs:

@@ -14,7 +14,7 @@ from classroomkd.core import Lesson
 from classroomkd.data import Batch
 from classroomkd.engine.build import Classroom
 from classroomkd.engine.optim import build_optimizer, build_schedule
-from classroomkd.engine.step import begin_epoch, hold_lesson
+from classroomkd.engine.step import hold_lesson
 from classroomkd.models import Network
 
 EpochEnd = Callable[[int, Network, float], None]
@@ -44,8 +44,8 @@ class LessonModule(L.LightningModule):
         return lesson.loss
 
     def on_train_epoch_start(self) -> None:
-        """Begin the epoch as `begin_epoch` does, so that resuming is exact."""
-        begin_epoch(self._classroom(), self.current_epoch)
+        """Begin the epoch as any other loop would, so that resuming is exact."""
+        self._classroom().begin_epoch(self.current_epoch)
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer over student and method, its schedule stepped after each batch."""

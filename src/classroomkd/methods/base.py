@@ -12,8 +12,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
-from classroomkd.core import Choices, Lesson, compose_lesson
-from classroomkd.core.filter import Group
+from classroomkd.core import Choices, Lesson, compose_lesson, make_lesson
+from classroomkd.core.divergence import cross_entropy
+from classroomkd.core.filter import Group, standing
+from classroomkd.core.inputs import parse
+from classroomkd.core.lesson import without_ranks
 from classroomkd.errors import nearest, unknown_name
 
 
@@ -74,6 +77,12 @@ class Method(nn.Module):
             student if isinstance(student, Outputs) else Outputs(student), taught, target
         )
 
+    def setup(self, student: Outputs, mentors: Sequence[Outputs]) -> None:
+        """Build trainable parts from the shapes of a first batch; called once, before training."""
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Be told that epoch ``epoch`` (from 0) of ``epochs`` begins."""
+
     def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
         """What this method makes of a batch; to be implemented."""
         raise NotImplementedError(f"{type(self).__name__} does not implement lesson()")
@@ -91,6 +100,29 @@ class LogitMethod(Method):
         """The lesson that the choices make."""
         logits = [mentor.logits for mentor in mentors]
         return compose_lesson(self.choices, student.logits, logits, target, group=self.group)
+
+
+def feature_lesson(
+    student: Outputs,
+    mentors: Sequence[Outputs],
+    target: Tensor,
+    mentor_loss: Tensor,
+    task_weight: float = 1.0,
+) -> Lesson:
+    """The lesson of a cross-entropy and of terms that a method has computed by itself.
+
+    Args:
+        student: what the student says.
+        mentors: what its mentors say.
+        target: ``[B]``.
+        mentor_loss: of each mentor, weight included: ``[M, B]``, or ``[M]`` where it relates
+            samples to each other.
+        task_weight: of the cross-entropy.
+    """
+    blocks, others, targets, _, _ = parse(student.logits, [m.logits for m in mentors], target)
+    now = standing(blocks, others, targets)
+    task_loss = task_weight * cross_entropy(student.logits, targets[0].squeeze(1))
+    return without_ranks(make_lesson(now, task_loss, mentor_loss))
 
 
 _METHODS: dict[str, type[Method]] = {}
