@@ -56,11 +56,14 @@ def train(
     try:
         summary = run_training(checked, folder, resume=resume, overwrite=overwrite, say=_say)
     except KeyboardInterrupt:
-        raise ClassroomError("interrupted: continue with the same command and --resume") from None
+        begun = (folder / "checkpoints" / "last.ckpt").exists()
+        how = "the same command and --resume" if begun else "the same command"
+        raise ClassroomError(f"interrupted: continue with {how}") from None
     page = write_report([folder], folder / "report.html")
-    for which in ("last", "best"):
+    for which, words in (("last", "last epoch"), ("best", "best on the development split, epoch")):
         scores = summary[which]
-        _say(f"{which:>4} epoch ({scores['epoch'] + 1}): test top-1 {scores['test_top1']:.2f} %")
+        if which == "last" or scores["dev_top1"] is not None:
+            _say(f"{words} {scores['epoch'] + 1}: test top-1 {scores['test_top1']:.2f} %")
     _say(f"student: {folder / 'student.safetensors'}\nreport:  {page}")
 
 
@@ -205,6 +208,6 @@ def main() -> None:
     except RecipeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except ClassroomError as error:
+    except (ClassroomError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

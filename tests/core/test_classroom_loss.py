@@ -153,6 +153,94 @@ def test_a_sample_does_not_depend_on_its_batch():
         torch.testing.assert_close(piece.task_loss, whole.task_loss[part])
 
 
+def test_parts_of_a_batch_average_to_the_whole_with_the_same_gradients():
+    student, mentors, target = logits(8, 5), logits(3, 8, 5, seed=1), labels(8, classes=5)
+    whole, parts = student.clone().requires_grad_(), student.clone().requires_grad_()
+    one = classroom_loss(whole, mentors, target).loss
+    halves = [slice(0, 4), slice(4, 8)]
+    two = sum(classroom_loss(parts[h], mentors[:, h], target[h]).loss for h in halves) / 2
+    one.backward()
+    two.backward()
+    torch.testing.assert_close(one, two)
+    torch.testing.assert_close(whole.grad, parts.grad)
+
+
+def test_the_order_of_mentors_does_not_matter():
+    student, mentors, target = logits(8, 5), logits(4, 8, 5, seed=1), labels(8, classes=5)
+    order = [2, 0, 3, 1]
+    one, other = (classroom_loss(student, m, target) for m in (mentors, mentors[order]))
+    torch.testing.assert_close(one.loss, other.loss)
+    torch.testing.assert_close(one.mentor_loss[order], other.mentor_loss)
+
+
+@pytest.mark.parametrize("compat", [None, "official"])
+def test_gradients_agree_with_finite_differences(compat):
+    student = logits(4, 5).requires_grad_()
+    mentors, target = logits(3, 4, 5, seed=1), labels(4, classes=5)
+    fixed = classroom_loss(student.detach(), mentors, target, compat=compat)
+
+    def loss(z):  # statistics are constants: at fixed weights and temperatures
+        from classroomkd.core.divergence import cross_entropy, kl_divergence
+
+        score = fixed.student_score
+        kl = kl_divergence(z, mentors, fixed.temperature, fixed.temperature)
+        factor = fixed.active * fixed.weight * fixed.temperature**2
+        return (score * cross_entropy(z, target) + (factor * kl).sum(0)).mean()
+
+    assert torch.autograd.gradcheck(loss, (student,))
+    (one,) = torch.autograd.grad(loss(student), student)
+    (other,) = torch.autograd.grad(
+        classroom_loss(student, mentors, target, compat=compat).loss, student
+    )
+    torch.testing.assert_close(one, other)
+
+
+def test_one_class_one_sample_one_mentor():
+    student = torch.zeros(1, 1, requires_grad=True)
+    lesson = classroom_loss(student, [torch.ones(1, 1)], torch.tensor([0]))
+    lesson.loss.backward()
+    assert lesson.loss.item() == 0
+    assert student.grad.item() == 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"group": "batch"}, {"filtering": False}, {"compat": "official"}, {"task_weight": "batch"},
+     {"filtering": False, "mentoring": "fixed"}, {"mentoring": "dtkd"}, {"require_correct": True}],
+)  # fmt: skip
+def test_a_mentor_that_is_not_finite_does_not_teach_that_sample(bad, options):
+    student = logits(6, 5, dtype=torch.float32, scale=0.1).requires_grad_()
+    target = labels(6, classes=5)
+    mentors = 3 * F.one_hot(target, 5).float() + logits(3, 6, 5, seed=1, scale=0.1).float()
+    spoiled = mentors.clone()
+    spoiled[1, 2, 3] = bad
+    lesson = classroom_loss(student, spoiled, target, **options)
+    lesson.loss.backward()
+    assert torch.isfinite(lesson.loss)
+    assert torch.isfinite(student.grad).all()
+    for name in ("mentor_loss", "mentor_score", "weight", "gap", "temperature"):
+        assert torch.isfinite(getattr(lesson, name)).all(), name
+    assert not lesson.active[1, 2]
+    assert lesson.mentor_score[1, 2] == 0
+    assert lesson.mentor_loss[1, 2] == 0
+    clean = classroom_loss(student, mentors, target, **options)
+    assert clean.active.all()
+    rest = torch.ones(3, 6, dtype=torch.bool)
+    rest[1, 2] = False
+    assert lesson.active[rest].all(), "the others, and its other samples, are taught as before"
+
+
+def test_units_of_a_mentor_that_is_not_finite():
+    student, target = logits(2, 3, 4, dtype=torch.float32), labels(2, 3, classes=4)
+    mentors = logits(2, 2, 3, 4, seed=1, scale=4.0).float()
+    mentors[0, 1, 2, 0] = float("nan")
+    for group in ("sample", "batch", "unit"):
+        lesson = classroom_loss(student, mentors, target, group=group)
+        assert torch.isfinite(lesson.loss)
+        assert not lesson.active[0, 1].any()
+
+
 def test_equals_do_not_teach():
     student = logits(8, 10, dtype=torch.float32)
     lesson = classroom_loss(student, [student.clone(), student.clone()], labels(8, classes=10))
@@ -287,6 +375,8 @@ def test_module_equals_function():
     assert "temperature=3.0" in repr(module)
     with pytest.raises(TypeError, match=r"\['temprature'\]"):
         ClassroomLoss(temprature=3.0)
+    with pytest.raises(ValueError, match="group must be one of"):
+        ClassroomLoss(group="class")
 
 
 def test_every_form_of_mentor_logits_is_the_same():
@@ -316,6 +406,12 @@ def test_every_form_of_mentor_logits_is_the_same():
         ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"compat": "official", "filtering": False}, "decides filtering"),
         ((torch.zeros(2, 4, 3), [], torch.zeros(2, 4).long()), {"require_correct": True}, "group='unit'"),
         ((torch.zeros(2, 4, 3), [], torch.zeros(2, 4).long()), {"unit_weight": torch.ones(4, 2)}, "unit_weight has shape"),
+        ((torch.zeros(2, 4, 3), [], torch.zeros(2, 4).long()), {"unit_weight": torch.ones(2, 1)}, "unit_weight has shape"),
+        ((torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2).long()), {}, "in a list"),
+        ((torch.zeros(0, 3), [], torch.zeros(0).long()), {}, "is empty"),
+        ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"temperature": float("inf")}, "finite"),
+        ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"task_weight": float("nan")}, "task_weight"),
+        ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"compat": "official", "divergence": lambda pair: 0}, "decides divergence"),
     ],
 )  # fmt: skip
 def test_errors_name_the_cause(arguments, options, message):

@@ -62,9 +62,72 @@ def test_nothing_is_overwritten_without_being_asked(run, digits_recipe, tmp_path
     assert again == summary
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ClassroomError, match="not a run folder"):
+    (tmp_path / "mine" / "recipe.yaml").write_text(recipe.to_yaml())
+    with pytest.raises(ClassroomError, match=r"such as thesis\.tex: it is not a run folder"):
         train(recipe, tmp_path / "mine", overwrite=True, progress=False)
-    assert (tmp_path / "mine" / "thesis.tex").exists()
+    assert sorted(p.name for p in (tmp_path / "mine").iterdir()) == ["recipe.yaml", "thesis.tex"]
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(ClassroomError, match="cannot be made"):
+        train(recipe, tmp_path / "file" / "run", progress=False)
+
+
+def test_two_runs_of_a_recipe_are_bit_identical(run, tmp_path):
+    recipe, folder, _ = run
+    train(recipe, tmp_path / "again", progress=False, say=lambda _: None)
+    for name in ("student.safetensors", "metrics.csv", "classroom.csv", "summary.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_only_one_training_writes_into_a_folder(digits_recipe, tmp_path):
+    with RunFolder(tmp_path / "run").claim(), pytest.raises(ClassroomError, match="another train"):
+        train(digits_recipe(), tmp_path / "run", progress=False)
+
+
+def test_a_run_that_died_in_its_first_epoch_can_be_started_again(digits_recipe, tmp_path):
+    def die(lesson):
+        raise KeyboardInterrupt
+
+    recipe = digits_recipe()
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", progress=False, say=die)
+    with pytest.raises(ClassroomError, match="start again without --resume"):
+        train(recipe, tmp_path / "run", progress=False, resume=True)
+    (tmp_path / "run" / "metrics.csv.part").write_text("half a")
+    train(recipe, tmp_path / "run", progress=False, say=lambda _: None)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(digits_recipe, tmp_path):
+    recipe = digits_recipe(train={"optimizer": {"name": "sgd", "lr": 1e12}})
+    with pytest.raises(ClassroomError, match=r"epoch 1: the loss is no longer finite.*train\.clip"):
+        train(recipe, tmp_path / "run", progress=False)
+
+
+def test_a_truncated_checkpoint_is_named(run):
+    recipe, folder, _ = run
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(ClassroomError, match=r"last\.ckpt is damaged.*--overwrite"):
+        train(recipe, folder, resume=True, progress=False)
+
+
+def test_ties_on_the_development_split_go_to_the_earlier_epoch(
+    digits_recipe, tmp_path, monkeypatch
+):
+    import classroomkd.engine.run as module
+
+    scores = {"top1": 100 / 3, "top5": 50.0, "nll": 1.0, "ece": 1.0}
+    monkeypatch.setattr(module, "evaluate", lambda *_: dict(scores))
+    summary = train(digits_recipe(), tmp_path / "run", progress=False, say=lambda _: None)
+    assert summary["best"]["epoch"] == 0
+    assert summary["last"]["epoch"] == 1
+
+
+def test_names_of_mentors_stay_text(tmp_path):
+    folder = RunFolder(tmp_path)
+    for epoch in (0, 1):
+        folder.append("classroom.csv", epoch, [{"mentor": "007", "gap": 0.1}])
+    assert [row["mentor"] for row in folder.read_csv("classroom.csv")] == ["007", "007"]
+    assert folder.read_csv("classroom.csv")[1]["gap"] == 0.1
 
 
 def test_resume_continues_the_same_run_only(run, digits_recipe, tmp_path):

@@ -34,11 +34,19 @@ def describe(item: Any) -> str:
         context = item["ctx"]
         expected = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         return f"{path[1:]}.name: {unknown_name('name', context['tag'], expected)}"
+    elif item["type"] in _SHAPES:
+        message = f"must be {_SHAPES[item['type']]}, got {item['input']!r}"
     elif item["type"] != "value_error":
         message = f"{message}, got {item['input']!r}"
     return f"{path.removeprefix('.')}: {message}" if path else message
 
 
+_SHAPES = {
+    "model_type": "a mapping such as {name: value}",
+    "model_attributes_type": "a mapping such as {name: value}",
+    "dict_type": "a mapping such as {name: value}",
+    "tuple_type": "a list",
+}
 _UNIONS: dict[str, type[Section]] = {
     "sgd": SGD, "adamw": AdamW, "step": Step, "cosine": Cosine, "onecycle": OneCycle,
 }  # fmt: skip

@@ -59,9 +59,19 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raw = _merge(below, raw)
     raw.setdefault("name", path.stem)
     # Names first: a new method's options may stand before or after its name.
+    mistakes = []
     for override in sorted(overrides, key=lambda text: ".name=" not in text):
-        _apply(raw, override)
-    return parse_recipe(raw, str(path))
+        try:
+            _apply(raw, override)
+        except RecipeError as error:
+            mistakes += error.mistakes
+    try:
+        recipe = parse_recipe(raw, str(path))
+    except RecipeError as error:
+        raise RecipeError(str(path), mistakes + error.mistakes) from error
+    if mistakes:
+        raise RecipeError(str(path), mistakes)
+    return recipe
 
 
 def parse_recipe(raw: dict[str, Any], source: str = "recipe") -> Recipe:
@@ -149,11 +159,11 @@ def _carried_over(section: str, old: dict[str, Any], new: dict[str, Any]) -> dic
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
     if not sign or not key:
-        raise RecipeError(override, ["an override looks like train.epochs=20"])
+        raise RecipeError(override, [f"{override}: an override looks like train.epochs=20"])
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(override, [f"the value is not valid YAML: {error}"]) from error
+        raise RecipeError(override, [f"{key}: the value is not valid YAML: {error}"]) from error
     *path, last = key.split(".")
     place: Any = raw
     for number, part in enumerate(path):

@@ -203,6 +203,12 @@ class SGD(Section):
     nesterov: bool = False
     weight_decay: float = Field(default=5e-4, ge=0)
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
 
 class AdamW(Section):
     """Adam with decoupled weight decay."""
@@ -271,7 +277,7 @@ class Recipe(Section):
     name: str = Field(
         pattern=r"^[^/\\]*[^/\\.][^/\\]*$", description="the run's folder is runs/<name>"
     )
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
     task: Literal["classification"] = "classification"
     data: Data = Data()
     student: Student

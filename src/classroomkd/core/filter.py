@@ -68,7 +68,8 @@ def unit_mean(value: Tensor, unit_weight: Tensor | None) -> Tensor:
     if unit_weight is None:
         return value.mean(-1)
     total = torch.where(unit_weight > 0, value * unit_weight, 0).sum(-1)
-    return total / unit_weight.sum(-1).clamp_min(torch.finfo(value.dtype).tiny)
+    weight = unit_weight.sum(-1)
+    return torch.where(weight > 0, total / torch.where(weight > 0, weight, 1), 0)
 
 
 def group_divergence(value: Tensor, unit_weight: Tensor | None, group: Group) -> Tensor:
@@ -80,7 +81,7 @@ def group_divergence(value: Tensor, unit_weight: Tensor | None, group: Group) ->
         return value if unit_weight is None else torch.where(unit_weight > 0, value, 0)
     if group == "sample":
         return unit_mean(value, unit_weight).unsqueeze(-1)
-    weight = None if unit_weight is None else unit_weight.flatten()
+    weight = None if unit_weight is None else unit_weight.flatten(-2)
     whole = unit_mean(value.flatten(-2), weight)[..., None, None]
     return whole.expand(*value.shape[:-1], 1)
 
@@ -98,6 +99,9 @@ def standing(
     .. math:: l_j(g) = \frac{\sum_{u \in g} v_u \sum_b KL(target_b \,\|\, \sigma(z_{j,b}))}
                             {\sum_{u \in g} v_u}
 
+    Where a mentor's logits for a sample are not all finite, its divergence is infinite: it has
+    score 0 and does not teach that sample. A batch is ranked by its other samples.
+
     Args:
         student: logits, one ``[B, U, K]`` a block.
         mentors: logits, one ``[M, B, U, K]`` a block.
@@ -106,18 +110,31 @@ def standing(
         group: what is ranked together: each ``sample``, the whole ``batch``, or each ``unit``.
     """
     student = tuple(block.detach() for block in student)
-    mentors = tuple(block.detach() for block in mentors)
+    spoke = torch.stack([block.isfinite().all(-1).all(-1) for block in mentors]).all(0)[..., None]
+    mentors = tuple(torch.where(spoke.unsqueeze(-1), block.detach(), 0) for block in mentors)
 
-    def divergence(logits: Blocks) -> Tensor:
+    def divergence(logits: Blocks, weight: Tensor | None) -> Tensor:
         blocks = [target_divergence(z, t) for z, t in zip(logits, target, strict=True)]
-        return group_divergence(torch.stack(blocks).sum(0), unit_weight, group)
+        return group_divergence(torch.stack(blocks).sum(0), weight, group)
 
-    return Standing(student, mentors, target, divergence(student), divergence(mentors), unit_weight)
+    heard = unit_weight
+    if group == "batch":
+        heard = (spoke * torch.ones_like(mentors[0][..., 0])) * (
+            1 if unit_weight is None else unit_weight
+        )
+    return Standing(
+        student,
+        mentors,
+        target,
+        divergence(student, unit_weight),
+        divergence(mentors, heard).masked_fill(~spoke, torch.inf),
+        unit_weight,
+    )
 
 
 def everyone(now: Standing) -> Tensor:
-    """Every mentor teaches: ``[M, B, G]`` of True."""
-    return torch.ones_like(now.mentor_divergence, dtype=torch.bool)
+    """Every mentor teaches that said something finite: ``[M, B, G]``."""
+    return now.mentor_divergence.isfinite()
 
 
 def better_than_student(now: Standing) -> Tensor:

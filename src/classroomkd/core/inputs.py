@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from classroomkd.core.divergence import statistics_dtype
 from classroomkd.core.filter import Blocks
 
 Logits = Tensor | Sequence[Tensor]
@@ -38,6 +39,8 @@ def parse(
         if z.ndim not in (2, 3) or z.shape[:-1] != shape[:-1]:
             shapes = [tuple(z.shape) for z in student]
             raise ValueError(f"student_logits must be [B, C] or blocks of [B, U, K], got {shapes}")
+    if 0 in shape:
+        raise ValueError(f"student_logits is empty: {tuple(shape)}")
     targets = _targets(target, student)
     mentors = tuple(
         _stack(block, z, number if len(student) > 1 else None)
@@ -46,20 +49,20 @@ def parse(
         )
     )
     if unit_weight is not None:
-        if unit_weight.shape not in (shape[:-1], (*shape[:1], 1)):
+        if unit_weight.shape != shape[:-1]:
             raise ValueError(
                 f"unit_weight has shape {tuple(unit_weight.shape)}, expected {tuple(shape[:-1])}"
             )
+        unit_weight = unit_weight.to(statistics_dtype(student[0])).clamp_min(0)
         # Units without weight may carry any label, such as -1: no label of theirs is looked up.
         targets = tuple(
-            t if t.is_floating_point() else t.where(unit_weight.reshape(t.shape) > 0, 0)
-            for t in targets
+            t if t.is_floating_point() else t.where(unit_weight > 0, 0) for t in targets
         )
     if not has_units:
         student = tuple(z.unsqueeze(1) for z in student)
         mentors = tuple(z.unsqueeze(2) for z in mentors)
         targets = tuple(t.unsqueeze(1) for t in targets)
-        unit_weight = None if unit_weight is None else unit_weight.reshape(-1, 1)
+        unit_weight = None if unit_weight is None else unit_weight.unsqueeze(1)
     return student, mentors, targets, unit_weight, has_units
 
 
@@ -85,6 +88,11 @@ def _targets(target: Logits, student: Blocks) -> Blocks:
 def _by_block(mentors: MentorLogits, student: Blocks) -> list[Tensor | list[Tensor]]:
     """Sort mentor logits by block: from one tensor, from a list of mentors, or from both."""
     whole = student[0].ndim + 1
+    if isinstance(mentors, Tensor) and mentors.ndim != whole:
+        raise ValueError(
+            f"mentor_logits has shape {tuple(mentors.shape)}; a tensor has all mentors along its "
+            "first axis: put one mentor's logits in a list"
+        )
     listed = [mentors] if isinstance(mentors, Tensor) and mentors.ndim == whole else list(mentors)
     stacked = [z for z in listed if isinstance(z, Tensor) and z.ndim == whole]
     if stacked and len(stacked) == len(listed):

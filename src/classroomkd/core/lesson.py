@@ -36,6 +36,7 @@ class Comparison:
 
 
 Divergence = Callable[[Comparison], Tensor]
+Transform = Callable[[Tensor], Tensor]
 
 
 def kl(pair: Comparison) -> Tensor:
@@ -100,7 +101,7 @@ class Choices:
     temper: Callable[[Standing], Temperatures]
     task_weight: Callable[[Standing], Tensor | float] = lambda now: 1.0
     divergence: Divergence = kl
-    transform: Callable[[Tensor], Tensor] = as_they_are
+    transform: Transform = as_they_are
 
 
 def teach(student: Blocks, now: Standing, choices: Choices) -> Lesson:

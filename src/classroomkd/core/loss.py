@@ -3,6 +3,7 @@
 Shapes: ``M`` mentors, ``B`` samples, ``C`` classes, ``U`` units, ``K`` bins.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal, get_args
@@ -14,7 +15,16 @@ from classroomkd.core import mentoring as pace
 from classroomkd.core import official
 from classroomkd.core.filter import GROUPS, Group, Standing
 from classroomkd.core.inputs import Logits, MentorLogits, parse
-from classroomkd.core.lesson import Choices, Divergence, Lesson, kl, teach, without_ranks
+from classroomkd.core.lesson import (
+    Choices,
+    Divergence,
+    Lesson,
+    Transform,
+    as_they_are,
+    kl,
+    teach,
+    without_ranks,
+)
 
 Mentoring = Literal["gap", "dtkd", "fixed", "none"]
 TaskWeight = float | Literal["student", "batch"]
@@ -33,6 +43,7 @@ def classroom_loss(
     mentoring: Mentoring = "gap",
     task_weight: TaskWeight = "student",
     divergence: Divergence = kl,
+    transform: Transform = as_they_are,
     compat: Literal["official"] | None = None,
 ) -> Lesson:
     r"""Distil from the mentors that do better than the student, each as softly as its gap is wide.
@@ -52,11 +63,12 @@ def classroom_loss(
         student_logits: ``[B, C]``; or ``[B, U, K]`` for samples of several units (joints, tokens);
             or a tuple of such blocks where a unit has several axes (SimCC's x and y).
         mentor_logits: a sequence of ``M`` such logits, or ``[M, B, C]`` (``[M, B, U, K]``, or a
-            tuple of stacked blocks). May be empty: the task loss remains.
+            tuple of stacked blocks). May be empty: the task loss remains. A mentor with a NaN or an
+            infinity among its logits for a sample does not teach that sample.
         target: class indices ``[B]`` (``[B, U]``), or probabilities ``[B, C]`` (``[B, U, K]``);
             a tuple of blocks if the logits are.
-        unit_weight: ``[B, U]``, such as visibility; a sample's units are averaged by it. Units of
-            weight 0 are not ranked and not taught, and their labels are not looked at.
+        unit_weight: ``[B, U]``, 0 or more, such as visibility; a sample's units are averaged by
+            it. Units of weight 0 are not ranked and not taught; their labels are not looked at.
         temperature: ``T``, the temperature's range: 12 for CIFAR-100, 4 to 8 for ImageNet.
         group: what is ranked together: each ``"sample"``, the whole ``"batch"`` (geometric mean),
             or each ``"unit"`` (then statistics have a further axis ``U``).
@@ -66,6 +78,7 @@ def classroom_loss(
             ``"dtkd"`` for DTKD's temperatures (the paper's ablations).
         task_weight: ``lambda``: the ``"student"``'s own score, the ``"batch"``'s, or a number.
         divergence: of a `Comparison`, ``[M, B, U]``; the KL divergence by default.
+        transform: of the logits before they are compared, such as standardisation.
         compat: ``"official"`` reproduces the batch mode of the authors' code, with its rounded
             weights and its gate ``>=``; it ranks batches whatever `group` says, and the other
             switches must keep their defaults.
@@ -88,20 +101,17 @@ def classroom_loss(
     Reference: Sarode et al., Classroom-Inspired Multi-Mentor Distillation with Adaptive Learning
     Strategies, 2024, arXiv 2409.20237.
     """
-    _check_options(temperature, group, mentoring, task_weight)
-    if compat is None:
-        choices = classroom_choices(
-            temperature, filtering, require_correct, mentoring, task_weight, divergence
-        )
-    else:
-        _check_compat(
-            compat,
-            filtering=filtering,
-            require_correct=require_correct,
-            mentoring=mentoring,
-            task_weight=task_weight,
-        )
-        group, choices = "batch", official.choices(temperature)
+    group, choices = classroom_choices(
+        temperature=temperature,
+        group=group,
+        filtering=filtering,
+        require_correct=require_correct,
+        mentoring=mentoring,
+        task_weight=task_weight,
+        divergence=divergence,
+        transform=transform,
+        compat=compat,
+    )
     units = student_logits if isinstance(student_logits, Tensor) else student_logits[0]
     if require_correct and units.ndim == 3 and group != "unit":
         raise ValueError("require_correct with several units needs group='unit': units differ")
@@ -139,16 +149,35 @@ def compose_lesson(
 
 
 def classroom_choices(
+    *,
     temperature: float = 12.0,
+    group: Group = "sample",
     filtering: bool = True,
     require_correct: bool = False,
     mentoring: Mentoring = "gap",
     task_weight: TaskWeight = "student",
     divergence: Divergence = kl,
-) -> Choices:
-    """The four choices that make ClassroomKD; arguments as in `classroom_loss`."""
+    transform: Transform = as_they_are,
+    compat: Literal["official"] | None = None,
+) -> tuple[Group, Choices]:
+    """What is ranked together, and the four choices that make ClassroomKD.
+
+    Arguments and errors are those of `classroom_loss`.
+    """
+    _check_options(temperature, group, mentoring, task_weight)
+    if compat is not None:
+        _check_compat(
+            compat,
+            filtering=filtering,
+            require_correct=require_correct,
+            mentoring=mentoring,
+            task_weight=task_weight,
+            divergence=divergence,
+            transform=transform,
+        )
+        return "batch", official.choices(temperature)
     choose = knowledge.better_than_student if filtering else knowledge.everyone
-    return Choices(
+    choices = Choices(
         choose=(lambda now: choose(now) & knowledge.correct(now)) if require_correct else choose,
         weigh=knowledge.score_weight if filtering else knowledge.unit_weights,
         temper={
@@ -159,7 +188,9 @@ def classroom_choices(
         }[mentoring],
         task_weight=_task_weight(task_weight),
         divergence=divergence,
+        transform=transform,
     )
+    return group, choices
 
 
 def _task_weight(task_weight: TaskWeight) -> Callable[[Standing], Tensor | float]:
@@ -173,15 +204,16 @@ def _task_weight(task_weight: TaskWeight) -> Callable[[Standing], Tensor | float
 def _check_options(
     temperature: float, group: Group, mentoring: Mentoring, task_weight: TaskWeight
 ) -> None:
-    if not temperature >= 0:
-        raise ValueError(f"temperature must be 0 or more, got {temperature}")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be 0 or more and finite, got {temperature}")
     if group not in GROUPS:
         raise ValueError(f"group must be one of {GROUPS}, got {group!r}")
     if mentoring not in get_args(Mentoring):
         raise ValueError(f"mentoring must be one of {get_args(Mentoring)}, got {mentoring!r}")
     if mentoring in ("fixed", "dtkd") and temperature == 0:
         raise ValueError(f"mentoring={mentoring!r} needs a temperature above 0")
-    if isinstance(task_weight, str) and task_weight not in ("student", "batch"):
+    known = ("student", "batch")
+    if task_weight not in known if isinstance(task_weight, str) else not math.isfinite(task_weight):
         raise ValueError(f"task_weight must be 'student', 'batch' or a number, got {task_weight!r}")
 
 
@@ -213,6 +245,7 @@ class ClassroomLoss(nn.Module):
         known = _defaults().keys() - {"unit_weight"}
         if unknown := options.keys() - known:
             raise TypeError(f"unknown options {sorted(unknown)}; known: {sorted(known)}")
+        classroom_choices(**options)  # type: ignore[arg-type]  # a mistake shows now, not in step 1
         self.options = options
 
     def forward(

@@ -9,7 +9,7 @@ Shapes: ``M`` mentors, ``B`` samples, ``G`` = 1 rank (of the whole batch, repeat
 import torch
 from torch import Tensor
 
-from classroomkd.core.filter import Standing, classroom_shares
+from classroomkd.core.filter import Standing, classroom_shares, everyone
 from classroomkd.core.lesson import Choices
 from classroomkd.core.mentoring import Temperatures
 
@@ -26,7 +26,7 @@ def choices(temperature: float) -> Choices:
 
     def choose(now: Standing) -> Tensor:
         student, mentors = rounded_weights(now)
-        return mentors >= student
+        return (mentors >= student) & everyone(now)
 
     def weigh(now: Standing) -> Tensor:
         return rounded_weights(now)[1].to(now.mentor_divergence.dtype)

@@ -99,8 +99,8 @@ def crop(padding: int = 4) -> ViewFunction:
     Raises:
         ValueError: If ``padding`` is negative.
     """
-    if padding < 0:
-        raise ValueError(f"padding must be 0 or more pixels, not {padding}")
+    if not isinstance(padding, int) or padding < 0:
+        raise ValueError(f"padding must be a whole number of pixels, 0 or more, not {padding}")
     return partial(_crop, padding=padding)
 
 

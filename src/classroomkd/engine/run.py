@@ -1,5 +1,6 @@
 """One run: from a recipe to a run folder with a trained student."""
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from classroomkd.engine.build import Classroom, build_classroom, heard_mentors, 
 from classroomkd.engine.ledger import Ledger
 from classroomkd.engine.runs import RunFolder, environment
 from classroomkd.engine.trainer import fit
+from classroomkd.errors import ClassroomError
 from classroomkd.models import Network, StudentFile, load_student, save_student
 from classroomkd.tasks import evaluate
 
@@ -46,22 +48,23 @@ def train(
     """
     run = RunFolder(folder)
     run.check(recipe, resume=resume, overwrite=overwrite)
-    classroom = build_classroom(recipe)
-    run.prepare(recipe, fresh=not resume)
-    if not resume:
-        run.write_json("environment.json", _circumstances(classroom))
-    names = [name for _, name in heard_mentors(recipe)]
-    ledger = Ledger(names)
-    record = _Record(run, classroom, ledger, say)
-    fit(
-        classroom,
-        on_lesson=ledger.add,
-        on_epoch=record.epoch,
-        checkpoint=run.checkpoint,
-        resume=resume,
-        progress=sys.stdout.isatty() if progress is None else progress,
-    )
-    return summarize(run, classroom)
+    with run.claim():
+        run.check(recipe, resume=resume, overwrite=overwrite)  # nobody has been here meanwhile
+        classroom = build_classroom(recipe)
+        run.prepare(recipe, fresh=not resume)
+        if not resume:
+            run.write_json("environment.json", _circumstances(classroom))
+        ledger = Ledger([name for _, name in heard_mentors(recipe)])
+        record = _Record(run, classroom, ledger, say)
+        fit(
+            classroom,
+            on_lesson=ledger.add,
+            on_epoch=record.epoch,
+            checkpoint=run.checkpoint,
+            resume=resume,
+            progress=sys.stdout.isatty() if progress is None else progress,
+        )
+        return summarize(run, classroom)
 
 
 def _circumstances(classroom: Classroom) -> dict[str, Any]:
@@ -87,6 +90,12 @@ class _Record:
     def epoch(self, number: int, student: Network, lr: float) -> None:
         row, mentors = self.ledger.read()
         row["lr"] = lr
+        if not math.isfinite(row["loss"]):
+            raise ClassroomError(
+                f"epoch {number + 1}: the loss is no longer finite (learning rate {lr:.2g}). "
+                "Lower train.optimizer.lr, set train.clip=1, or look at the mentors with "
+                "`classroomkd doctor`"
+            )
         dev = self.classroom.dev
         if dev is not None:
             scores = evaluate(student, dev, len(self.classroom.classes))

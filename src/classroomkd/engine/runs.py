@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from classroomkd.config import Recipe, load_recipe
@@ -21,6 +22,11 @@ from classroomkd.config.schema import Data
 from classroomkd.errors import ClassroomError
 
 Row = Mapping[str, float | int | str]
+LOCK = ".lock"
+FILES = {
+    LOCK, "recipe.yaml", "environment.json", "metrics.csv", "classroom.csv", "checkpoints",
+    "student.safetensors", "student.json", "summary.json", "report.html",
+}  # fmt: skip
 
 
 class RunFolder:
@@ -57,25 +63,52 @@ class RunFolder:
         """
         if resume:
             self._check_resumable(recipe)
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            if not overwrite:
-                raise ClassroomError(
-                    f"{self.path} exists: continue it with --resume, replace it with --overwrite, "
-                    "or choose another folder with --out"
-                )
-            if not (self.path / "recipe.yaml").exists():
-                raise ClassroomError(f"{self.path} is not a run folder: it is not overwritten")
+        elif strange := sorted({p.name.removesuffix(".part") for p in self._content()} - FILES):
+            raise ClassroomError(
+                f"{self.path} holds other files, such as {strange[0]}: it is not a run folder and "
+                "is left alone; choose another with --out"
+            )
+        elif not overwrite and (self.checkpoint.exists() or (self.path / "summary.json").exists()):
+            raise ClassroomError(
+                f"{self.path} exists: continue it with --resume, replace it with --overwrite, "
+                "or choose another folder with --out"
+            )
 
     def prepare(self, recipe: Recipe, *, fresh: bool) -> None:
-        """Make the folder and write the recipe; a fresh start removes an earlier run."""
-        if fresh and self.path.exists():
-            shutil.rmtree(self.path)
+        """Write the recipe; a fresh start first removes an earlier run's files."""
+        for path in self._content() if fresh else ():
+            if path.name == "checkpoints":
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
         self.last.mkdir(parents=True, exist_ok=True)
         self.write("recipe.yaml", recipe.to_yaml())
 
+    def claim(self) -> FileLock:
+        """Make the folder and lock it, so that no second training writes into it.
+
+        Raises:
+            ClassroomError: if another process holds it, or the folder cannot be made.
+        """
+        lock = FileLock(self.path / LOCK)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ClassroomError(f"{self.path}: another training is writing into it") from error
+        except OSError as error:
+            raise ClassroomError(f"{self.path} cannot be made or written to: {error}") from error
+        return lock
+
+    def _content(self) -> list[Path]:
+        return list(self.path.iterdir()) if self.path.is_dir() else []
+
     def _check_resumable(self, recipe: Recipe) -> None:
         if not self.checkpoint.exists():
-            raise ClassroomError(f"{self.checkpoint} does not exist: there is nothing to resume")
+            raise ClassroomError(
+                f"{self.checkpoint} does not exist, there is nothing to resume: "
+                "start again without --resume"
+            )
         if (stored := self.recipe()) != recipe:
             old, new = stored.model_dump(mode="json"), recipe.model_dump(mode="json")
             changed = ", ".join(key for key in new if new[key] != old[key])
@@ -123,7 +156,8 @@ class RunFolder:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["epoch"])
             writer.writeheader()
             writer.writerows(
-                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+                # repr: what is read back is what was written, to the last bit
+                {k: repr(v) if isinstance(v, float) else v for k, v in row.items()}
                 for row in rows
             )
         os.replace(part, self.path / name)
@@ -134,9 +168,11 @@ class RunFolder:
         if not path.exists():
             return []
         with path.open(newline="") as file:
-            return [
-                {key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)
-            ]
+            rows = list(csv.DictReader(file))
+        return [
+            {key: text if key == "mentor" else _number(text) for key, text in row.items()}
+            for row in rows
+        ]
 
 
 def _number(text: str) -> float | int | str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from classroomkd.data import Batch
 from classroomkd.engine.build import Classroom
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.step import hold_lesson
+from classroomkd.errors import ClassroomError
 from classroomkd.models import Network
 
 EpochEnd = Callable[[int, Network, float], None]
@@ -119,7 +121,7 @@ def fit(
         enable_progress_bar=progress,
     )
     classroom.student.train()
-    start = checkpoint if resume else None
+    start = _readable(checkpoint) if resume and checkpoint is not None else None
     with warnings.catch_warnings():
         # Lightning 2.6 uses a class that torch 2.15 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
@@ -129,6 +131,16 @@ def fit(
             if trainer.interrupted:  # Lightning ends the process; who called us may not want to
                 raise KeyboardInterrupt from None
             raise
+
+
+def _readable(checkpoint: Path) -> Path:
+    try:
+        torch.load(checkpoint, weights_only=True, map_location="cpu")
+    except Exception as error:  # truncated, or not a checkpoint: torch raises many things
+        raise ClassroomError(
+            f"{checkpoint} is damaged and cannot be resumed from: start again with --overwrite"
+        ) from error
+    return checkpoint
 
 
 def _quiet_trainer(**options: Any) -> L.Trainer:

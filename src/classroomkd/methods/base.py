@@ -6,7 +6,7 @@ A method turns what student and mentors said about a batch into a `Lesson`. Shap
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -89,17 +89,31 @@ class Method(nn.Module):
 
 
 class LogitMethod(Method):
-    """A method made of four choices: who teaches, how much, how softly, by what divergence."""
+    """A method made of four choices: who teaches, how much, how softly, by what divergence.
 
-    def __init__(self, choices: Choices, group: Group = "sample") -> None:
+    Args:
+        choices: the four.
+        group: what is ranked together.
+        warmup_epochs: in which the mentors' weight rises linearly to its full size.
+    """
+
+    def __init__(self, choices: Choices, group: Group = "sample", warmup_epochs: float = 0) -> None:
         super().__init__()
         self.choices = choices
         self.group: Group = group
+        self.warmup_epochs = warmup_epochs
+        self.ramp = 1.0
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the share of the mentors' weight: all of it after the warm-up."""
+        self.ramp = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
 
     def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
         """The lesson that the choices make."""
-        logits = [mentor.logits for mentor in mentors]
-        return compose_lesson(self.choices, student.logits, logits, target, group=self.group)
+        choices, logits = self.choices, [mentor.logits for mentor in mentors]
+        if self.ramp < 1:
+            choices = replace(choices, weigh=lambda now: self.ramp * self.choices.weigh(now))
+        return compose_lesson(choices, student.logits, logits, target, group=self.group)
 
 
 def feature_lesson(

@@ -1,14 +1,25 @@
-"""Methods on logits from one teacher, and the student alone."""
+"""Methods on logits from one teacher, and the student alone.
 
+Shapes: ``B`` samples, ``C`` classes. ``CE`` is the cross-entropy, ``z_t`` the teacher's logits.
+"""
+
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
+import torch
 from pydantic import Field
+from torch import Tensor, nn
 
-from classroomkd.core import Choices
-from classroomkd.core.filter import everyone, unit_weights
-from classroomkd.core.mentoring import fixed_temperature
-from classroomkd.methods.base import LogitMethod, register_method
+from classroomkd.core import Choices, Comparison, Lesson, make_lesson
+from classroomkd.core.divergence import cross_entropy, kl_divergence
+from classroomkd.core.filter import Standing, everyone, standing, unit_weights
+from classroomkd.core.inputs import parse
+from classroomkd.core.lesson import without_ranks
+from classroomkd.core.mentoring import dtkd_temperature, fixed_temperature
+from classroomkd.methods.base import LogitMethod, Method, Outputs, register_method
+from classroomkd.methods.divergences import correlation, decoupled_kl, logit_transform
 
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -26,8 +37,26 @@ class Alone(LogitMethod):
         super().__init__(Choices(everyone, unit_weights, partial(fixed_temperature, value=1.0)))
 
 
+class _FromTeacher(LogitMethod):
+    """Everybody teaches (there is one teacher), with a fixed weight at a fixed temperature."""
+
+    listens = "one"
+
+    def __init__(
+        self, temperature: float, weight: float, task_weight: float, **choices: object
+    ) -> None:
+        warmup = choices.pop("warmup_epochs", 0)
+        usual = {
+            "choose": everyone,
+            "weigh": lambda now: weight * unit_weights(now),
+            "temper": partial(fixed_temperature, value=temperature),
+            "task_weight": lambda now: task_weight,
+        }
+        super().__init__(Choices(**(usual | choices)), warmup_epochs=warmup)  # type: ignore[arg-type]
+
+
 @register_method("kd")
-class KD(LogitMethod):
+class KD(_FromTeacher):
     r"""Knowledge distillation from one teacher.
 
     .. math:: L = \lambda CE + w \tau^2 KL(\sigma(z_t / \tau) \,\|\, \sigma(z_s / \tau))
@@ -36,6 +65,7 @@ class KD(LogitMethod):
         temperature: ``tau``.
         weight: ``w``, of the teacher's term.
         task_weight: ``lambda``, of the cross-entropy.
+        standardize: compare z-scores of the logits (LSKD).
 
     Reference: Hinton et al., Distilling the Knowledge in a Neural Network, 2015. Defaults are those
     of the CIFAR-100 benchmark (mdistiller).
@@ -43,16 +73,265 @@ class KD(LogitMethod):
 
     title = "KD"
     year = 2015
+
+    def __init__(
+        self,
+        *,
+        temperature: Temperature = 4.0,
+        weight: Weight = 0.9,
+        task_weight: Weight = 0.1,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(temperature, weight, task_weight, transform=logit_transform(standardize))
+
+
+@register_method("lskd")
+class LSKD(_FromTeacher):
+    r"""KD of standardised logits: ``z`` becomes ``(z - mean z) / std z`` before it is softened.
+
+    The same as ``kd`` with ``standardize`` and these defaults; other logit methods have the switch
+    as well.
+
+    Args:
+        temperature: ``tau``.
+        weight: of the teacher's term.
+        task_weight: of the cross-entropy.
+
+    Reference: Sun et al., Logit Standardization in Knowledge Distillation, 2024; defaults of its
+    public code (KD with standardisation).
+    """
+
+    title = "KD + LSKD"
+    year = 2024
+
+    def __init__(
+        self, *, temperature: Temperature = 2.0, weight: Weight = 9.0, task_weight: Weight = 0.1
+    ) -> None:
+        super().__init__(temperature, weight, task_weight, transform=logit_transform(True))
+
+
+@register_method("dkd")
+class DKD(_FromTeacher):
+    r"""Decoupled KD: the true class against the rest, and the other classes among themselves.
+
+    .. math:: L = CE + \tau^2 (\alpha KL(b_t \| b_s) + \beta KL(\hat p_t \| \hat p_s))
+
+    Args:
+        alpha: weight of the first term.
+        beta: weight of the second; 8 for most pairs, 2 for wide teachers of ResNets, 6 for VGG.
+        temperature: ``tau``.
+        task_weight: of the cross-entropy.
+        warmup_epochs: in which the teacher's weight rises to 1.
+        standardize: compare z-scores of the logits (LSKD).
+
+    Reference: Zhao et al., Decoupled Knowledge Distillation, 2022; defaults of mdistiller.
+    """
+
+    title = "DKD"
+    year = 2022
+
+    def __init__(
+        self,
+        *,
+        alpha: Weight = 1.0,
+        beta: Weight = 8.0,
+        temperature: Temperature = 4.0,
+        task_weight: Weight = 1.0,
+        warmup_epochs: Weight = 20.0,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(
+            temperature,
+            1.0,
+            task_weight,
+            divergence=partial(decoupled_kl, alpha=alpha, beta=beta),
+            transform=logit_transform(standardize),
+            warmup_epochs=warmup_epochs,
+        )
+
+
+@register_method("dist")
+class DIST(_FromTeacher):
+    r"""Correlation instead of divergence: of each sample's classes, and of each class's samples.
+
+    .. math:: L = CE + w \tau^2 (\beta \, mean_i (1 - \rho_i) + \gamma \, mean_k (1 - \rho_k))
+
+    Args:
+        beta: weight of the correlation over classes.
+        gamma: weight of the correlation over the batch.
+        temperature: ``tau``.
+        weight: ``w``.
+        task_weight: of the cross-entropy.
+        standardize: compare z-scores of the logits (LSKD).
+
+    Reference: Huang et al., Knowledge Distillation from a Stronger Teacher, 2022; defaults of its
+    public code for CIFAR-100.
+    """
+
+    title = "DIST"
+    year = 2022
+
+    def __init__(
+        self,
+        *,
+        beta: Weight = 1.0,
+        gamma: Weight = 1.0,
+        temperature: Temperature = 4.0,
+        weight: Weight = 2.0,
+        task_weight: Weight = 1.0,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(
+            temperature,
+            weight,
+            task_weight,
+            divergence=partial(correlation, beta=beta, gamma=gamma),
+            transform=logit_transform(standardize),
+        )
+
+
+@register_method("wsld")
+class WSLD(_FromTeacher):
+    r"""Weighted soft labels: a sample's soft label counts by how far the student is behind on it.
+
+    .. math:: L = CE + w \, mean_i [ (1 - e^{-CE_s(i) / CE_t(i)}) \tau^2 KL_i ]
+
+    Args:
+        temperature: ``tau``.
+        weight: ``w``.
+        task_weight: of the cross-entropy.
+        standardize: compare z-scores of the logits (LSKD).
+
+    Reference: Zhou et al., Rethinking Soft Labels for Knowledge Distillation, 2021, equation 12;
+    defaults of its public code.
+    """
+
+    title = "WSLD"
+    year = 2021
+
+    def __init__(
+        self,
+        *,
+        temperature: Temperature = 2.0,
+        weight: Weight = 2.5,
+        task_weight: Weight = 1.0,
+        standardize: bool = False,
+    ) -> None:
+        def weigh(now: Standing) -> Tensor:
+            ratio = now.student_divergence / (now.mentor_divergence + 1e-7)
+            return -weight * torch.expm1(-ratio)
+
+        super().__init__(
+            temperature, 1.0, task_weight, weigh=weigh, transform=logit_transform(standardize)
+        )
+
+
+@register_method("dtkd")
+class DTKD(_FromTeacher):
+    r"""Dynamic temperatures from the largest logits of either side, beside plain KD.
+
+    .. math:: L = CE + \alpha \tau_t \tau_s KL(\sigma(z_t/\tau_t) \| \sigma(z_s/\tau_s))
+              + \beta T^2 KL(\sigma(z_t/T) \| \sigma(z_s/T)), \quad
+              \tau_j = 2 T max z_j / (max z_t + max z_s)
+
+    Temperatures carry no gradient here; in the public code they do.
+
+    Args:
+        alpha: weight of the term with dynamic temperatures.
+        beta: weight of plain KD.
+        temperature: ``T``.
+        task_weight: of the cross-entropy.
+        warmup_epochs: in which the teacher's weight rises to its full size.
+
+    Reference: Wei and Bai, Dynamic Temperature Knowledge Distillation, 2024; defaults of its public
+    code.
+    """
+
+    title = "DTKD"
+    year = 2024
+
+    def __init__(
+        self,
+        *,
+        alpha: Weight = 3.0,
+        beta: Weight = 1.0,
+        temperature: Temperature = 4.0,
+        task_weight: Weight = 1.0,
+        warmup_epochs: Weight = 20.0,
+    ) -> None:
+        def both(pair: Comparison) -> Tensor:
+            taus = pair.student_temperature, pair.mentor_temperature
+            dynamic = kl_divergence(pair.student, pair.mentors, *taus)
+            plain = kl_divergence(pair.student, pair.mentors, temperature, temperature)
+            # The lesson multiplies by both dynamic temperatures; the plain term has its own factor.
+            return alpha * dynamic + beta * temperature**2 * plain / (taus[0] * taus[1])
+
+        super().__init__(
+            temperature,
+            1.0,
+            task_weight,
+            temper=partial(dtkd_temperature, scale=temperature),
+            divergence=both,
+            warmup_epochs=warmup_epochs,
+        )
+
+
+@register_method("ctkd")
+class CTKD(Method):
+    r"""Curriculum temperature: one temperature, learnt against the student.
+
+    .. math:: L = \lambda CE + w \tau^2 KL(\sigma(z_t/\tau) \| \sigma(z_s/\tau)), \quad
+              \tau = 1 + 20 \sigma(\theta)
+
+    ``theta`` (a parameter of the method, 1 at the start) climbs the loss that the student descends:
+    its gradient is multiplied by a factor that falls from 0 to -1 along a cosine over the first
+    ``ramp_epochs`` epochs.
+
+    Args:
+        weight: ``w``.
+        task_weight: ``lambda``.
+        temperature_range: ``20``, what the temperature can rise by.
+        ramp_epochs: until the gradient is fully reversed.
+
+    Reference: Li et al., Curriculum Temperature for Knowledge Distillation, 2023, the global
+    variant; defaults of its public code.
+    """
+
+    title = "CTKD"
+    year = 2023
     listens = "one"
 
     def __init__(
-        self, *, temperature: Temperature = 4.0, weight: Weight = 0.9, task_weight: Weight = 0.1
+        self,
+        *,
+        weight: Weight = 0.9,
+        task_weight: Weight = 0.1,
+        temperature_range: Temperature = 20.0,
+        ramp_epochs: Temperature = 10.0,
     ) -> None:
-        super().__init__(
-            Choices(
-                everyone,
-                lambda now: weight * unit_weights(now),
-                partial(fixed_temperature, value=temperature),
-                lambda now: task_weight,
-            )
+        super().__init__()
+        self.weight, self.task_weight = weight, task_weight
+        self.temperature_range, self.ramp_epochs = temperature_range, ramp_epochs
+        self.theta = nn.Parameter(torch.tensor(1.0))
+        self.reversal = -1.0
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Set how far the temperature's gradient is reversed."""
+        progress = min((epoch + 1) / self.ramp_epochs, 1.0)
+        self.reversal = -(1 - math.cos(math.pi * progress)) / 2
+
+    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+        """KD at the learnt temperature."""
+        blocks, others, targets, _, _ = parse(student.logits, [mentors[0].logits], target)
+        now = standing(blocks, others, targets)
+        tau = 1 + self.temperature_range * torch.sigmoid(self.theta)
+        tau = self.reversal * tau + (1 - self.reversal) * tau.detach()  # value tau, gradient turned
+        taught = kl_divergence(
+            blocks[0].unsqueeze(0), others[0], tau.view(1, 1, 1), tau.view(1, 1, 1)
+        )
+        task_loss = self.task_weight * cross_entropy(blocks[0], targets[0]).squeeze(-1)
+        mentor_loss = self.weight * tau**2 * taught.squeeze(-1)
+        weight = torch.full_like(now.mentor_divergence, self.weight)
+        return without_ranks(
+            make_lesson(now, task_loss, mentor_loss, weight=weight, temperature=tau.view(1, 1, 1))
         )

@@ -1,22 +1,57 @@
-"""Methods on logits from several mentors."""
+"""Methods on logits from several mentors.
 
-from collections.abc import Sequence
+Shapes: ``M`` mentors, ``B`` samples. ``CE`` is the cross-entropy with the label.
+"""
+
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from classroomkd.core import Choices, ClassroomLoss, Lesson
+from classroomkd.core.divergence import statistics_dtype
 from classroomkd.core.filter import Group, Standing, everyone, unit_weights
 from classroomkd.core.loss import Mentoring
 from classroomkd.core.mentoring import fixed_temperature
 from classroomkd.methods.base import LogitMethod, Method, Outputs, register_method
+from classroomkd.methods.divergences import (
+    DivergenceName,
+    logit_transform,
+    named_divergence,
+)
 from classroomkd.methods.logits import Temperature, Weight
 
 
+class _FromAll(LogitMethod):
+    r"""Every mentor teaches at one temperature; methods differ in how much each counts.
+
+    .. math:: L = \lambda CE + \sum_m w_m \tau^2 KL(\sigma(z_m/\tau) \,\|\, \sigma(z_s/\tau))
+    """
+
+    def __init__(
+        self,
+        weigh: Callable[[Standing], Tensor],
+        temperature: float,
+        task_weight: float,
+        standardize: bool,
+        choose: Callable[[Standing], Tensor] = everyone,
+    ) -> None:
+        super().__init__(
+            Choices(
+                choose,
+                weigh,
+                partial(fixed_temperature, value=temperature),
+                lambda now: task_weight,
+                transform=logit_transform(standardize),
+            )
+        )
+
+
 @register_method("aver")
-class Average(LogitMethod):
+class Average(_FromAll):
     r"""Every mentor teaches with the same weight.
 
     .. math:: L = \lambda CE
@@ -28,6 +63,7 @@ class Average(LogitMethod):
         task_weight: ``lambda``, of the cross-entropy.
         reduction: ``"mean"`` over mentors, or their ``"sum"`` (without ``1/M``): the mentors' total
             weight beside the cross-entropy then grows with their number.
+        standardize: compare z-scores of the logits (LSKD).
 
     Reference: the baseline AVER of You et al., Learning from Multiple Teacher Networks, 2017, with
     the defaults of the CA-MKD comparison (weight 1 beside the cross-entropy, temperature 4).
@@ -43,19 +79,149 @@ class Average(LogitMethod):
         weight: Weight = 1.0,
         task_weight: Weight = 1.0,
         reduction: Literal["mean", "sum"] = "mean",
+        standardize: bool = False,
     ) -> None:
         def weigh(now: Standing) -> Tensor:
             count = len(now.mentor_divergence) if reduction == "mean" else 1
             return unit_weights(now) * (weight / max(count, 1))
 
-        super().__init__(
-            Choices(
-                everyone,
-                weigh,
-                partial(fixed_temperature, value=temperature),
-                lambda now: task_weight,
-            )
-        )
+        super().__init__(weigh, temperature, task_weight, standardize)
+
+
+@register_method("ebkd")
+class EBKD(_FromAll):
+    r"""Mentors that are sure of themselves count more: weights from the entropy of predictions.
+
+    .. math:: w_m = \frac{w}{M - 1} \Big(1 - \frac{H_m}{\sum_k H_k}\Big)
+
+    The weights add up to ``w`` on every sample (a single mentor has ``w``).
+
+    Args:
+        temperature: ``tau`` of the divergence; entropies are taken at temperature 1.
+        weight: ``w``, of the mentors' terms together.
+        task_weight: of the cross-entropy.
+        standardize: compare z-scores of the logits (LSKD).
+
+    Reference: Kwon et al., Adaptive Knowledge Distillation Based on Entropy, 2020, with the
+    defaults of the CA-MKD comparison, without its second division by the number of mentors.
+    """
+
+    title = "EBKD"
+    year = 2020
+
+    def __init__(
+        self,
+        *,
+        temperature: Temperature = 4.0,
+        weight: Weight = 1.0,
+        task_weight: Weight = 1.0,
+        standardize: bool = False,
+    ) -> None:
+        def weigh(now: Standing) -> Tensor:
+            return weight * _complement(_entropy(now), normalize=_over_sum)
+
+        super().__init__(weigh, temperature, task_weight, standardize)
+
+
+@register_method("ca_mkd")
+class CAMKD(_FromAll):
+    r"""Mentors that are right count more: weights from their cross-entropy with the label.
+
+    .. math:: w_m = \frac{w}{M - 1} \big(1 - softmax_m(CE_1, \dots, CE_M)\big)
+
+    The weights add up to ``w`` on every sample (a single mentor has ``w``). This is the logit part
+    of the method; its feature part is not included.
+
+    Args:
+        temperature: ``tau``.
+        weight: ``w``, of the mentors' terms together.
+        task_weight: of the cross-entropy.
+        standardize: compare z-scores of the logits (LSKD).
+
+    Reference: Zhang et al., Confidence-Aware Multi-Teacher Knowledge Distillation, 2022, equations
+    3 and 4, with the defaults of its public code, without its second division by the number of
+    mentors.
+    """
+
+    title = "CA-MKD (logits)"
+    year = 2022
+
+    def __init__(
+        self,
+        *,
+        temperature: Temperature = 4.0,
+        weight: Weight = 1.0,
+        task_weight: Weight = 1.0,
+        standardize: bool = False,
+    ) -> None:
+        def weigh(now: Standing) -> Tensor:
+            softmax = partial(torch.softmax, dim=0)
+            return weight * _complement(now.mentor_divergence.clamp_max(1e4), normalize=softmax)
+
+        super().__init__(weigh, temperature, task_weight, standardize)
+
+
+@register_method("dgkd")
+class DGKD(_FromAll):
+    r"""Densely guided: the teacher and all assistants teach, some left out at random each step.
+
+    .. math:: L = \lambda CE + w \sum_{m \in S} \tau^2 KL(\sigma(z_m/\tau) \,\|\, \sigma(z_s/\tau))
+
+    with ``S`` all mentors but ``drop`` of them, drawn anew for every batch. The mentors should be
+    an assistant chain (`kd` from the teacher to each smaller assistant).
+
+    Args:
+        temperature: ``tau``.
+        weight: ``w``, of each mentor's term.
+        task_weight: ``lambda``; the public code has none by default (0).
+        drop: how many mentors are left out; one always remains.
+        standardize: compare z-scores of the logits (LSKD).
+
+    Reference: Son et al., Densely Guided Knowledge Distillation Using Multiple Teacher Assistants,
+    2021. Divergences are averaged over samples, not also over classes as in the public code.
+    """
+
+    title = "DGKD"
+    year = 2021
+    kind = "assistants"
+
+    def __init__(
+        self,
+        *,
+        temperature: Temperature = 5.0,
+        weight: Weight = 1.0,
+        task_weight: Weight = 1.0,
+        drop: Annotated[int, Field(ge=0)] = 1,
+        standardize: bool = False,
+    ) -> None:
+        def choose(now: Standing) -> Tensor:
+            count = len(now.mentor_divergence)
+            place = torch.rand(count, device=now.mentor_divergence.device).argsort()
+            kept = place >= min(drop, count - 1)
+            return kept.view(-1, 1, 1).expand_as(now.mentor_divergence)
+
+        def weigh(now: Standing) -> Tensor:
+            return weight * unit_weights(now)
+
+        super().__init__(weigh, temperature, task_weight, standardize, choose)
+
+
+def _complement(value: Tensor, normalize: Callable[[Tensor], Tensor]) -> Tensor:
+    """Weights ``(1 - normalized) / (M - 1)`` over mentors ``[M, ...]``: the smaller, the more."""
+    if len(value) == 1:
+        return torch.ones_like(value)
+    return (1 - normalize(value)) / (len(value) - 1)
+
+
+def _over_sum(value: Tensor) -> Tensor:
+    return value / value.sum(0).clamp_min(torch.finfo(value.dtype).tiny)
+
+
+def _entropy(now: Standing) -> Tensor:
+    """Entropy of the mentors' predictions in nats, averaged over units: ``[M, B, 1]``."""
+    blocks = [torch.log_softmax(z.to(statistics_dtype(z)), -1) for z in now.mentors]
+    entropy = torch.stack([-(p.exp() * p).sum(-1) for p in blocks]).sum(0)
+    return entropy.mean(-1, keepdim=True)
 
 
 @register_method("classroom")
@@ -71,6 +237,9 @@ class Classroom(Method):
         require_correct: whether a mentor's prediction must be right, too.
         mentoring: ``"gap"``, ``"none"`` (temperature 1), ``"fixed"`` (T) or ``"dtkd"``.
         task_weight: of the cross-entropy: the ``"student"``'s score, the ``"batch"``'s, a number.
+        divergence: what is learnt from an active mentor: ``"kl"``, ``"dkd"`` or ``"dist"``, the
+            latter two with their usual options.
+        standardize: compare z-scores of the logits (LSKD).
         compat: ``"official"`` for the batch mode of the authors' code.
 
     Reference: Sarode et al., Classroom-Inspired Multi-Mentor Distillation with Adaptive Learning
@@ -89,6 +258,8 @@ class Classroom(Method):
         require_correct: bool = False,
         mentoring: Mentoring = "gap",
         task_weight: Weight | Literal["student", "batch"] = "student",
+        divergence: DivergenceName = "kl",
+        standardize: bool = False,
         compat: Literal["official"] | None = None,
     ) -> None:
         super().__init__()
@@ -99,10 +270,10 @@ class Classroom(Method):
             require_correct=require_correct,
             mentoring=mentoring,
             task_weight=task_weight,
+            divergence=named_divergence(divergence),
+            transform=logit_transform(standardize),
             compat=compat,
         )
-        # Options that exclude each other are a mistake now, not in the first step.
-        self.loss(torch.zeros(1, 1), [], torch.zeros(1, dtype=torch.long))
 
     def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
         """`classroom_loss` on the logits."""

@@ -54,12 +54,13 @@ def save_student(network: Network, info: StudentFile, folder: Path) -> None:
     os.replace(part, folder / "student.json")
 
 
-def load_student(folder: Path) -> tuple[Network, StudentFile]:
+def load_student(folder: Path | str) -> tuple[Network, StudentFile]:
     """The student of a run folder, in eval mode.
 
     Raises:
         ClassroomError: if a file is missing or does not fit.
     """
+    folder = Path(folder)
     try:
         raw: dict[str, Any] = json.loads((folder / "student.json").read_text())
         info = StudentFile(**{**raw, "classes": tuple(raw["classes"])})
@@ -139,14 +140,25 @@ def _read(path: Path) -> Any:
 
 def _unwrap(value: Any) -> dict[str, Tensor]:
     """The innermost mapping of names to tensors, without common prefixes."""
-    for key in ("state_dict", "model_state_dict", "model", "net", "network", "student"):
+    for key in (
+        "state_dict",
+        "model_state_dict",
+        "state_dict_ema",
+        "weights",
+        "model",
+        "net",
+        "network",
+        "student",
+    ):
         if isinstance(value, dict) and isinstance(value.get(key), dict):
             return _unwrap(value[key])
     if not isinstance(value, dict):
         raise _NoWeightsError("holds no state_dict: a mapping of names to tensors")
     weights = {str(name): tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
     if not weights:
-        raise _NoWeightsError("holds no tensors by name: is it a checkpoint of weights?")
+        raise _NoWeightsError(
+            f"holds no tensors by name, only: {', '.join(map(str, value)) or 'nothing'}"
+        )
     for prefix in ("module.", "_orig_mod.", "model.", "student.", "net."):
         if all(name.startswith(prefix) for name in weights):
             return _unwrap({name.removeprefix(prefix): tensor for name, tensor in weights.items()})
