@@ -200,3 +200,15 @@ def test_a_mentor_with_another_class_order_gives_the_same_lesson(digits_recipe, 
         return hold_lesson(classroom.student, classroom.mentors, classroom.method, batch).loss
 
     assert torch.equal(loss(tmp_path / "shuffled"), loss(digits_recipe().mentors[0].run))
+
+
+@pytest.mark.parametrize("method", ["fitnets", "at", "rkd", "ctkd", "dgkd", "dist"])
+def test_methods_train_from_a_recipe_and_stay_out_of_the_student(digits_recipe, tmp_path, method):
+    recipe = digits_recipe(method={"name": method}, train={"epochs": 1, "precision": "bf16"})
+    train(recipe, tmp_path / "run", progress=False, say=lambda _: None)
+    weights = load_file(tmp_path / "run" / "student.safetensors")
+    assert weights.keys() == build_model("resnet8", 10).state_dict().keys()
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    own = [name for name in state["state_dict"] if name.startswith("method.")]
+    assert bool(own) == (method in ("fitnets", "ctkd"))
+    assert len(RunFolder(tmp_path / "run").read_csv("classroom.csv")) in (1, 2)

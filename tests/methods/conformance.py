@@ -38,9 +38,14 @@ def heard_count(name, given):
     return 0 if method_class(name).listens == "nobody" else given
 
 
-def make(name, seed=0, **options):
+def make(name, seed=0, count=None, **options):
+    """The method as a run has it: set up by what the networks say about two images."""
     torch.manual_seed(seed)
-    return create_method(name, **options)
+    method = create_method(name, **options)
+    student, mentors, _ = scene(name, batch=2, count=count)
+    with torch.no_grad():
+        method.setup(student, mentors)
+    return method
 
 
 def scene(name, *, batch=B, count=None, scale=2.0, dtype=torch.float32, device="cpu", seed=0):
@@ -280,7 +285,7 @@ def plain_tensors_are_logits(name):
 def listens_to_as_many_as_it_says(name):
     listens = method_class(name).listens
     for count in COUNTS[listens]:
-        lesson = make(name)(*scene(name, count=count))
+        lesson = make(name, count=count)(*scene(name, count=count))
         assert len(lesson.mentor_loss) == len(lesson.weight) == heard_count(name, count)
     if listens == "one":
         for count in (0, 2):

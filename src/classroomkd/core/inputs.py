@@ -53,7 +53,7 @@ def parse(
             raise ValueError(
                 f"unit_weight has shape {tuple(unit_weight.shape)}, expected {tuple(shape[:-1])}"
             )
-        unit_weight = unit_weight.to(statistics_dtype(student[0])).clamp_min(0)
+        unit_weight = unit_weight.to(statistics_dtype(unit_weight)).clamp_min(0)
         # Units without weight may carry any label, such as -1: no label of theirs is looked up.
         targets = tuple(
             t if t.is_floating_point() else t.where(unit_weight > 0, 0) for t in targets

@@ -1,6 +1,13 @@
 """Every way to learn from mentors, behind one protocol: `Method`."""
 
-from classroomkd.methods import logits, multi  # noqa: F401  (registers the methods)
+from classroomkd.methods import (  # noqa: F401  (they register the methods)
+    contrib,
+    features,
+    flow,
+    logits,
+    multi,
+    relations,
+)
 from classroomkd.methods.base import (
     LogitMethod,
     Method,

@@ -1,0 +1,186 @@
+"""Methods on the relations of a batch's samples, from one teacher: PKT, SP, RKD.
+
+Shapes: ``B`` samples, ``D`` channels or width; ``x`` are features ``[B, D_s]`` of the student and
+``[B, D_t]`` of the teacher, whose widths need not be equal. All add ``weight`` times one number for
+the batch to the cross-entropy, so that ``mentor_loss`` is ``[1]``. None has a temperature or
+parameters of its own. All depend on the batch size.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classroomkd.core import Lesson
+from classroomkd.methods.base import Method, Outputs, feature_lesson, register_method
+from classroomkd.methods.logits import Weight
+from classroomkd.methods.pairs import FeatureMethod, Pairs, exact
+
+
+class PooledRelation(Method):
+    """A method that compares how samples relate in the pooled features; see `relation`."""
+
+    kind = "relation"
+    listens = "one"
+    needs_features = True
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def setup(self, student: Outputs, mentors: Sequence[Outputs]) -> None:
+        """Check that both show their pooled feature."""
+        for outputs in (student, mentors[0]):
+            self.pooled(outputs)
+
+    def pooled(self, outputs: Outputs) -> Tensor:
+        """The pooled feature ``[B, D]`` in full precision."""
+        if "pooled" not in outputs.features:
+            raise ValueError(
+                f"{self.name} needs the feature 'pooled': give Outputs(logits, features) with the"
+                " features of network.forward_stages(images)"
+            )
+        return exact(outputs.features["pooled"])
+
+    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+        """The cross-entropy, and how much the relations differ."""
+        there = self.pooled(mentors[0]).detach()
+        loss = self.weight * self.relation(self.pooled(student), there)
+        return feature_lesson(student, mentors, target, loss.unsqueeze(0))
+
+    def relation(self, student: Tensor, mentor: Tensor) -> Tensor:
+        """How much the samples' relations differ: ``[]``; to be implemented."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement relation()")
+
+
+@register_method("pkt")
+class PKT(PooledRelation):
+    r"""Probabilistic knowledge transfer: which samples are neighbours, as probabilities.
+
+    .. math:: p_{ij} = \frac{1 + \cos(x_i, x_j)}{\sum_k 1 + \cos(x_i, x_k)}, \qquad
+              L = CE + w \frac{1}{B^2} \sum_{ij} p^t_{ij}
+              \log \frac{p^t_{ij} + \epsilon}{p^s_{ij} + \epsilon}, \quad \epsilon = 10^{-7}
+
+    Args:
+        weight: ``w``.
+
+    Reference: Passalis and Tefas, Learning Deep Representations with Probabilistic Knowledge
+    Transfer, ECCV 2018. Default of the CIFAR-100 benchmark (mdistiller). Deviations: as in the
+    authors' code, a sample is its own neighbour, too, and the mean is over all ``B^2`` pairs.
+    """
+
+    title = "PKT"
+    year = 2018
+
+    def __init__(self, *, weight: Weight = 3e4) -> None:
+        super().__init__(weight)
+
+    def relation(self, student: Tensor, mentor: Tensor) -> Tensor:
+        """Mean over pairs of the divergence's terms: ``[]``."""
+        here, there = neighbours(student), neighbours(mentor)
+        return (there * ((there + 1e-7) / (here + 1e-7)).log()).mean()
+
+
+def neighbours(x: Tensor) -> Tensor:
+    """Probabilities that a sample (row) has another (column) as its neighbour: ``[B, B]``."""
+    unit = F.normalize(x, dim=1, eps=1e-7)
+    similarity = 1 + unit @ unit.T
+    return similarity / similarity.sum(1, keepdim=True)
+
+
+@register_method("sp")
+class SimilarityPreserving(FeatureMethod):
+    r"""Similarity-preserving distillation: samples that are alike to the teacher should be alike.
+
+    .. math:: G_{i:} = \frac{(Q Q^\top)_{i:}}{\|(Q Q^\top)_{i:}\|_2}, \qquad
+              L = CE + w \frac{1}{B^2} \| G_t - G_s \|_F^2
+
+    ``Q [B, D H W]`` are the flattened maps of the last stage; they need not have one size.
+
+    Args:
+        weight: ``w``.
+        pairs: (the student's, the teacher's) by hand, summed over; None for the last stages.
+
+    Reference: Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019. Default of
+    the CIFAR-100 benchmark (mdistiller). Deviations: the last stage only, as in the benchmark.
+    """
+
+    title = "SP"
+    year = 2019
+    kind = "relation"
+
+    def __init__(self, *, weight: Weight = 3000.0, pairs: Pairs | None = None) -> None:
+        super().__init__(weight, pairs)
+
+    def names(self, student: Outputs, mentor: Outputs) -> list[tuple[str, str]]:
+        """The last pair, or those given by hand."""
+        pairs = super().names(student, mentor)
+        return pairs if self.pairs is not None else pairs[-1:]
+
+    def distance(self, student: Tensor, mentor: Tensor, adapter: nn.Module | None = None) -> Tensor:
+        """Mean squared difference of the similarities: ``[]``."""
+        return (similarities(mentor) - similarities(student)).square().mean()
+
+
+def similarities(feature: Tensor) -> Tensor:
+    """The Gram matrix of a batch of maps, each row of length 1: ``[B, B]``."""
+    rows = feature.flatten(1)
+    return F.normalize(rows @ rows.T, dim=1)
+
+
+@register_method("rkd")
+class RKD(PooledRelation):
+    r"""Relational knowledge distillation: distances between samples, and angles among three.
+
+    .. math:: d_{ij} = \frac{\|x_i - x_j\|}{\bar d}, \qquad
+              a_{ijk} = \cos \angle (x_j - x_i, x_k - x_i), \qquad
+              L = CE + w \Big[ \lambda_d \frac{1}{B^2} \sum_{ij} h(d^s_{ij}, d^t_{ij})
+              + \lambda_a \frac{1}{B^3} \sum_{ijk} h(a^s_{ijk}, a^t_{ijk}) \Big]
+
+    ``h`` is the smooth L1 loss (Huber's with delta 1), ``d`` bar the mean over pairs of two
+    samples. Needs two samples; costs ``B^3`` numbers for the angles.
+
+    Args:
+        weight: ``w``.
+        distance_weight: ``lambda_d``.
+        angle_weight: ``lambda_a``.
+
+    Reference: Park et al., Relational Knowledge Distillation, CVPR 2019, with the authors' weights
+    as used by the CIFAR-100 benchmark (mdistiller). Deviations: as in the authors' code, means run
+    over degenerate pairs and triples, too, where both sides are 0.
+    """
+
+    title = "RKD"
+    year = 2019
+
+    def __init__(
+        self,
+        *,
+        weight: Weight = 1.0,
+        distance_weight: Weight = 25.0,
+        angle_weight: Weight = 50.0,
+    ) -> None:
+        super().__init__(weight)
+        self.distance_weight = distance_weight
+        self.angle_weight = angle_weight
+
+    def relation(self, student: Tensor, mentor: Tensor) -> Tensor:
+        """The weighted sum of the distances' and the angles' loss: ``[]``."""
+        if len(student) < 2:
+            raise ValueError("rkd relates samples to each other: a batch needs two at least")
+        here, here_angle = geometry(student)
+        there, there_angle = geometry(mentor)
+        distance = F.smooth_l1_loss(here, there)
+        angle = F.smooth_l1_loss(here_angle, there_angle)
+        return self.distance_weight * distance + self.angle_weight * angle
+
+
+def geometry(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances by their mean ``[B, B]``, and cosines at the first of three ``[B, B, B]``."""
+    arrow = x.unsqueeze(0) - x.unsqueeze(1)  # from the first index to the second
+    length = arrow.square().sum(2).clamp_min(1e-12).sqrt()  # never 0: its slope is infinite there
+    unit = arrow / length.unsqueeze(2)
+    distance = length * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))
+    mean = distance.sum() / (len(x) * (len(x) - 1))
+    return distance / mean, unit @ unit.mT
