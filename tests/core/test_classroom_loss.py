@@ -239,6 +239,17 @@ def test_units_of_a_mentor_that_is_not_finite():
         lesson = classroom_loss(student, mentors, target, group=group)
         assert torch.isfinite(lesson.loss)
         assert not lesson.active[0, 1].any()
+    weight = torch.ones(2, 3)
+    weight[1, 2] = 0
+    for group in ("sample", "batch", "unit"):
+        student = logits(2, 3, 4, dtype=torch.float32).requires_grad_()
+        hidden = classroom_loss(student, mentors, target, group=group, unit_weight=weight)
+        clean = classroom_loss(
+            student, mentors.nan_to_num(), target, group=group, unit_weight=weight
+        )
+        torch.testing.assert_close(hidden.mentor_loss, clean.mentor_loss)
+        hidden.loss.backward()
+        assert torch.isfinite(student.grad).all()
 
 
 def test_equals_do_not_teach():

@@ -110,8 +110,10 @@ def standing(
         group: what is ranked together: each ``sample``, the whole ``batch``, or each ``unit``.
     """
     student = tuple(block.detach() for block in student)
-    spoke = torch.stack([block.isfinite().all(-1).all(-1) for block in mentors]).all(0)[..., None]
-    mentors = tuple(torch.where(spoke.unsqueeze(-1), block.detach(), 0) for block in mentors)
+    finite = torch.stack([block.isfinite().all(-1) for block in mentors]).all(0)
+    unasked = False if unit_weight is None else unit_weight == 0
+    spoke = (finite | unasked).all(-1, keepdim=True)
+    mentors = tuple(torch.where(finite.unsqueeze(-1), block.detach(), 0) for block in mentors)
 
     def divergence(logits: Blocks, weight: Tensor | None) -> Tensor:
         blocks = [target_divergence(z, t) for z, t in zip(logits, target, strict=True)]
@@ -119,9 +121,8 @@ def standing(
 
     heard = unit_weight
     if group == "batch":
-        heard = (spoke * torch.ones_like(mentors[0][..., 0])) * (
-            1 if unit_weight is None else unit_weight
-        )
+        whole = 1.0 if unit_weight is None else unit_weight
+        heard = torch.where(spoke, whole, 0).expand(finite.shape)
     return Standing(
         student,
         mentors,
