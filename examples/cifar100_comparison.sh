@@ -31,7 +31,7 @@ for student in resnet8 resnet20; do
 done
 for seed in 1 2; do
   alone resnet20 "$seed"
-  taught resnet20 aver-sum "$seed" method.name=aver method.reduction=sum
+  taught resnet20 aver-mean "$seed" method.name=aver
   taught resnet20 classroom-1 "$seed" method.task_weight=1
 done
 classroomkd report runs/cifar100-resnet{8,20}-* --out runs/cifar100.html
