@@ -145,5 +145,7 @@ def test_mistakes():
         create_view("crpo")
     with pytest.raises(TypeError, match="pading"):
         create_view("crop", pading=4)
-    with pytest.raises(ValueError, match="padding must be 0 or more pixels, not -1"):
+    with pytest.raises(
+        ValueError, match="padding must be a whole number of pixels, 0 or more, not -1"
+    ):
         crop(-1)

@@ -212,3 +212,11 @@ def test_methods_train_from_a_recipe_and_stay_out_of_the_student(digits_recipe, 
     own = [name for name in state["state_dict"] if name.startswith("method.")]
     assert bool(own) == (method in ("fitnets", "ctkd"))
     assert len(RunFolder(tmp_path / "run").read_csv("classroom.csv")) in (1, 2)
+
+
+def test_data_that_are_gone_are_named(run):
+    _, folder, _ = run
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace("path: null", "path: /no/such/folder"))
+    with pytest.raises(ClassroomError, match=r"recipe\.yaml: data\.path: no such file or folder"):
+        judge(folder)

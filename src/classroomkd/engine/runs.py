@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from classroomkd.config import Recipe, load_recipe
+from classroomkd.config.mistakes import describe
 from classroomkd.config.schema import Data
 from classroomkd.errors import ClassroomError
 
@@ -127,7 +128,10 @@ class RunFolder:
             return Data.model_validate(
                 yaml.safe_load((self.path / "recipe.yaml").read_text())["data"]
             )
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
+        except ValidationError as error:
+            mistakes = "; ".join(f"data.{describe(item)}" for item in error.errors())
+            raise ClassroomError(f"{self.path / 'recipe.yaml'}: {mistakes}") from error
+        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             raise ClassroomError(f"{self.path / 'recipe.yaml'} cannot be read: {error}") from error
 
     def write(self, name: str, text: str) -> None:
