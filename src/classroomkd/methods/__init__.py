@@ -2,6 +2,7 @@
 
 from classroomkd.methods import (  # noqa: F401  (they register the methods)
     contrib,
+    curriculum,
     features,
     flow,
     logits,
