@@ -16,6 +16,11 @@ def one_hot(target, size):
     return target if np.ndim(target) == 1 else np.eye(size)[int(target)]
 
 
+def largest(blocks, i):
+    """The largest logit of a row, averaged over the blocks and units of a sample."""
+    return max(np.mean([np.mean([row.max() for row in z[i]]) for z in blocks]), 1e-3)
+
+
 def classroom(
     student, mentors, target, weight=None, *, T=12.0, group="sample", filtering=True,
     mentoring="gap", task_weight="student",
@@ -60,16 +65,19 @@ def classroom(
                 active = r[m] > r_s if filtering else True
                 w = M * r[m] / (r_s + sum(r)) if filtering else 1.0
                 g = max(0.0, 1 - r_s / r[m])
-                tau = {"gap": 1 + T * g, "none": 1.0, "fixed": T}[mentoring]
+                tau = tau_s = {"gap": 1 + T * g, "none": 1.0, "fixed": T}.get(mentoring, 0.0)
+                if mentoring == "dtkd":
+                    top_m, top_s = largest(mentors[m], i), largest(student, i)
+                    tau, tau_s = (2 * T * top / (top_m + top_s) for top in (top_m, top_s))
                 result["weight"][m, i, u], result["active"][m, i, u] = w, active
                 result["temperature"][m, i, u], result["gap"][m, i, u] = tau, g
                 result["mentor_score"][m, i, u] = r[m]
                 if active and share:
                     taught = sum(
-                        kl(softmax(z[i, u] / tau), softmax(s[i, u] / tau))
+                        kl(softmax(z[i, u] / tau), softmax(s[i, u] / tau_s))
                         for z, s in zip(mentors[m], student, strict=True)
                     )
-                    result["mentor_loss"][m, i] += share * w * tau**2 * taught
+                    result["mentor_loss"][m, i] += share * w * tau * tau_s * taught
     result["loss"] = (result["task_loss"] + result["mentor_loss"].sum(0)).mean()
     return result
 
