@@ -30,6 +30,18 @@ def test_parquet(tmp_path):
     assert train.name == "cifar100"
 
 
+def test_missing_parts_are_not_passed_over(tmp_path):
+    write_parquet(tmp_path / "train-00000-of-00003.parquet", slice(0, 50))
+    write_parquet(tmp_path / "train-00002-of-00003.parquet", slice(50, 80))
+    with pytest.raises(ClassroomError, match=r"2 of 3 files of the train split .*00002-of-00003"):
+        load_image_set("cifar100", "train", path=tmp_path)
+
+
+def test_one_file_without_a_number(tmp_path):
+    write_parquet(tmp_path / "train.parquet")
+    assert_is(load_image_set("cifar100", "train", path=tmp_path), slice(None))
+
+
 def test_parquet_with_the_other_column_names(tmp_path):
     write_parquet(
         tmp_path / "train-0.parquet",

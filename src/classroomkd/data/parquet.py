@@ -6,6 +6,7 @@ not make it faster: for images this small Pillow holds the interpreter most of t
 """
 
 import json
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,19 @@ _FORMATS = ("PNG", "WEBP", "JPEG")
 
 
 def find_parquet(folder: Path, split: str) -> list[Path]:
-    """The split's Parquet files in ``folder``, in order."""
-    return sorted(folder.glob(f"{split}-*.parquet"))
+    """The split's Parquet files in ``folder``, in order: ``train.parquet`` or ``train-*.parquet``.
+
+    Raises:
+        ClassroomError: if some of the files are missing by their own names (``-00000-of-00003``).
+    """
+    files = sorted([*folder.glob(f"{split}.parquet"), *folder.glob(f"{split}-*.parquet")])
+    totals = {int(match[1]) for f in files if (match := re.search(r"-of-(\d+)\.parquet$", f.name))}
+    if totals and totals != {len(files)}:
+        raise ClassroomError(
+            f"{folder}: {len(files)} of {max(totals)} files of the {split} split are here "
+            f"({', '.join(f.name for f in files)}): fetch the others, or remove what is left over"
+        )
+    return files
 
 
 def read_parquet(files: list[Path]) -> Content:
