@@ -179,3 +179,27 @@ def test_a_mentor_must_know_every_class():
 def test_half_precision_networks_answer():
     mentor = Mentor(network(3).bfloat16(), "m", class_map=torch.tensor([2, 0, 1]))
     assert mentor(images().bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_classifier_is_a_frozen_copy_in_the_data_s_order():
+    network = build_model("resnet8", 4)
+    order = torch.tensor([2, 0, 3])
+    mentor = Mentor(network, "mentor", class_map=order)
+    pooled = network.eval().forward_stages(images())["pooled"]
+    expected = network.classifier(pooled)[:, order]
+    last = mentor.classifier
+    torch.testing.assert_close(last(pooled), expected)
+    assert not any(p.requires_grad for p in last.parameters())
+    assert last.weight.data_ptr() != network.classifier.weight.data_ptr()
+    assert Mentor(nn.Flatten(), "no classifier").classifier is None
+
+
+def test_a_learning_mentor_trains():
+    network = build_model("resnet8", 4)
+    mentor = LearningMentor(network, "peer", class_map=torch.tensor([1, 0, 2, 3]))
+    assert mentor.learns
+    before = network.bn1.running_mean.clone()
+    mentor(images()).sum().backward()
+    assert network.conv1.weight.grad.any()
+    assert not torch.equal(network.bn1.running_mean, before)
+    assert mentor.forward_stages(images())["logits"].requires_grad

@@ -16,6 +16,7 @@ from classroomkd.methods import Outputs, create_method, method_class, method_opt
 from classroomkd.models import build_model
 
 B, C = 6, 10
+SAMPLES = torch.arange(0, 80, 2)  # their numbers: a training set has gaps, less its dev split
 COUNTS = {"nobody": [0, 1, 2], "one": [1], "all": [1, 2, 5]}
 STATISTICS = [field.name for field in fields(Lesson) if field.name != "loss"]
 REQUIREMENTS = {}
@@ -42,33 +43,37 @@ def make(name, seed=0, count=None, **options):
     """The method as a run has it: set up by what the networks say about two images."""
     torch.manual_seed(seed)
     method = create_method(name, **options)
-    student, mentors, _ = scene(name, batch=2, count=count)
+    student, mentors, _, _ = scene(name, batch=2, count=count)
+    method.enroll(SAMPLES, SAMPLES % C)
     with torch.no_grad():
         method.setup(student, mentors)
     return method
 
 
 def scene(name, *, batch=B, count=None, scale=2.0, dtype=torch.float32, device="cpu", seed=0):
-    """Student and mentors with leaf logits (and features, where the method reads them), target."""
+    """Student and mentors with leaf logits (and features, where read), target, samples' numbers."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(batch, 3, 16, 16, generator=generator)
 
     def speak(model):
         logits = scale * torch.randn(batch, C, generator=generator)
-        features = stages(model, images) if method_class(name).needs_features else {}
-        return leaves(Outputs(logits, features), dtype, device)
+        cls = method_class(name)
+        features, last = stages(model, images, cls) if cls.needs_features else ({}, None)
+        return leaves(Outputs(logits, features, last), dtype, device)
 
     student = speak("resnet8")
     mentors = [speak("wrn_16_1") for _ in range(usual_count(name) if count is None else count)]
-    target = torch.randint(C, (batch,), generator=generator).to(device)
-    return student, mentors, target
+    index = SAMPLES[torch.randperm(len(SAMPLES), generator=generator)[:batch]]
+    return student, mentors, (index % C).to(device), index.to(device)
 
 
-def stages(model, images):
+def stages(model, images, method):
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(7)
-        features = build_model(model, C).forward_stages(images)
-    return {stage: value for stage, value in features.items() if stage != "logits"}
+        network = build_model(model, C).requires_grad_(False)
+        features = network.forward_stages(images, preactivations=method.needs_preactivations)
+    del features["logits"]
+    return features, network.classifier
 
 
 def leaves(outputs, dtype=torch.float32, device="cpu"):
@@ -77,7 +82,8 @@ def leaves(outputs, dtype=torch.float32, device="cpu"):
     def leaf(value):
         return value.detach().clone().to(device, dtype).requires_grad_()
 
-    return Outputs(leaf(outputs.logits), {k: leaf(v) for k, v in outputs.features.items()})
+    last = outputs.classifier and outputs.classifier.to(device)
+    return Outputs(leaf(outputs.logits), {k: leaf(v) for k, v in outputs.features.items()}, last)
 
 
 def tensors(outputs):
@@ -98,18 +104,18 @@ def assert_finite(lesson):
 @requirement
 def finite_on_extreme_logits(name):
     for scale in (0.0, 1e4):
-        student, mentors, target = scene(name, scale=scale)
-        lesson = make(name)(student, mentors, target)
+        student, mentors, target, index = scene(name, scale=scale)
+        lesson = make(name)(student, mentors, target, index)
         assert_finite(lesson)
         lesson.loss.backward()
         grads = [t.grad for t in tensors(student) if t.grad is not None]
         assert grads
         assert all(grad.isfinite().all() for grad in grads)
     # The truth has probability 0 to everybody: no score is left.
-    student, mentors, target = scene(name)
+    student, mentors, target, index = scene(name)
     far = torch.where(torch.nn.functional.one_hot(target, C) == 1, -1e4, 0.0)
     student = Outputs(far.clone().requires_grad_(), student.features)
-    lesson = make(name)(student, [Outputs(far.clone(), m.features) for m in mentors], target)
+    lesson = make(name)(student, [Outputs(far.clone(), m.features) for m in mentors], target, index)
     assert_finite(lesson)
     lesson.loss.backward()
     assert student.logits.grad.isfinite().all()
@@ -117,9 +123,9 @@ def finite_on_extreme_logits(name):
 
 @requirement
 def gradients_reach_the_student_and_the_method_alone(name):
-    student, mentors, target = scene(name)
+    student, mentors, target, index = scene(name)
     method = make(name)
-    lesson = method(student, mentors, target)
+    lesson = method(student, mentors, target, index)
     lesson.loss.backward()
     assert any(t.grad is not None and t.grad.any() for t in tensors(student))
     assert all(t.grad is None for mentor in mentors for t in tensors(mentor))
@@ -159,9 +165,9 @@ def values_of_samples_average_to_the_loss(name):
 def nothing_is_taught_where_all_agree(name):
     if method_class(name).kind not in ("alone", "logit"):
         pytest.skip("features and relations pass through adapters that need not agree")
-    student, mentors, target = scene(name)
+    student, mentors, target, index = scene(name)
     same = [Outputs(student.logits.detach().clone(), student.features) for _ in mentors]
-    lesson = make(name)(student, same, target)
+    lesson = make(name)(student, same, target, index)
     assert lesson.mentor_loss.abs().max() < 1e-5 if lesson.mentor_loss.numel() else True
     (gradient,) = torch.autograd.grad(lesson.loss, student.logits)
     logits = student.logits.detach().requires_grad_()
@@ -174,32 +180,32 @@ def nothing_is_taught_where_all_agree(name):
 @requirement
 def half_precision_gives_float32_statistics(name):
     for dtype in (torch.bfloat16, torch.float16):
-        student, mentors, target = scene(name, dtype=dtype)
-        lesson = make(name)(student, mentors, target)
+        student, mentors, target, index = scene(name, dtype=dtype)
+        lesson = make(name)(student, mentors, target, index)
         assert_finite(lesson)
         for field in ("loss", *STATISTICS):
             if field != "active":
                 assert getattr(lesson, field).dtype == torch.float32, field
         lesson.loss.backward()
         assert any(t.grad is not None and t.grad.any() for t in tensors(student))
-        exact = make(name)(leaves(student), [leaves(mentor) for mentor in mentors], target)
+        exact = make(name)(leaves(student), [leaves(mentor) for mentor in mentors], target, index)
         assert_equal_lessons(lesson, exact, rtol=1e-2, atol=1e-3)
 
 
 @requirement
 def double_precision_is_kept(name):
-    student, mentors, target = scene(name, dtype=torch.float64)
-    lesson = make(name).double()(student, mentors, target)
+    student, mentors, target, index = scene(name, dtype=torch.float64)
+    lesson = make(name).double()(student, mentors, target, index)
     assert lesson.loss.dtype == lesson.mentor_score.dtype == torch.float64
-    single = make(name)(leaves(student), [leaves(mentor) for mentor in mentors], target)
+    single = make(name)(leaves(student), [leaves(mentor) for mentor in mentors], target, index)
     assert lesson.loss.item() == pytest.approx(single.loss.item(), rel=1e-4)
 
 
 @requirement
 def a_batch_of_one_works_or_says_why_not(name):
-    student, mentors, target = scene(name, batch=1)
+    student, mentors, target, index = scene(name, batch=1)
     try:
-        lesson = make(name)(student, mentors, target)
+        lesson = make(name)(student, mentors, target, index)
     except ValueError as error:
         assert "batch" in str(error) or "sample" in str(error)  # noqa: PT017
         return
@@ -245,6 +251,8 @@ def says_what_it_is(name):
     assert cls.name == name == cls.name.lower()
     assert cls.listens in COUNTS
     assert cls.year is None or 2000 < cls.year < 2100
+    assert cls.views in (1, 2)
+    assert cls.needs_features or not cls.needs_preactivations
     assert cls.__doc__
 
 
@@ -252,8 +260,8 @@ def says_what_it_is(name):
 def equal_seeds_give_equal_lessons(name):
     lessons, gradients = [], []
     for _ in range(2):
-        student, mentors, target = scene(name)
-        lessons.append(make(name)(student, mentors, target))
+        student, mentors, target, index = scene(name)
+        lessons.append(make(name)(student, mentors, target, index))
         lessons[-1].loss.backward()
         gradients.append([t.grad for t in tensors(student) if t.grad is not None])
     assert_equal_lessons(*lessons, rtol=0, atol=0)
@@ -262,9 +270,9 @@ def equal_seeds_give_equal_lessons(name):
 
 @requirement
 def inputs_are_left_as_they_are(name):
-    student, mentors, target = scene(name)
+    student, mentors, target, index = scene(name)
     before = [t.detach().clone() for o in (student, *mentors) for t in tensors(o)]
-    make(name)(student, mentors, target).loss.backward()
+    make(name)(student, mentors, target, index).loss.backward()
     after = [t for o in (student, *mentors) for t in tensors(o)]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -273,7 +281,7 @@ def inputs_are_left_as_they_are(name):
 def plain_tensors_are_logits(name):
     if method_class(name).needs_features:
         pytest.skip("needs features")
-    student, mentors, target = scene(name)
+    student, mentors, target, _ = scene(name)
     lesson = make(name)(student, mentors, target)
     plain = [mentor.logits for mentor in mentors]
     assert_equal_lessons(make(name)(student.logits, plain, target), lesson)
@@ -292,7 +300,7 @@ def listens_to_as_many_as_it_says(name):
             with pytest.raises(ValueError, match=f"{name} learns from one mentor, not from"):
                 make(name)(*scene(name, count=count))
     if listens == "nobody":
-        student, mentors, target = scene(name, count=3)
+        student, mentors, target, _ = scene(name, count=3)
         alone, company = make(name)(student, [], target), make(name)(student, mentors, target)
         assert_equal_lessons(alone, company, rtol=0, atol=0)
 
@@ -307,3 +315,44 @@ def every_device_gives_the_same(name):
         assert all(getattr(lesson, n).device.type == device for n in ("loss", *STATISTICS))
         lesson.loss.backward()
         assert_equal_lessons(lesson, here, rtol=1e-4, atol=1e-5)
+
+
+@requirement
+def mentors_that_train_along_learn_alone(name):
+    if not method_class(name).mutual:
+        pytest.skip("no mentor trains along")
+    student, mentors, target, _ = scene(name)
+    method = make(name)
+    loss = method.peer_loss(student, mentors, [0, 2], target)
+    assert loss.shape == ()
+    assert loss.isfinite()
+    loss.backward()
+    assert mentors[0].logits.grad.any()
+    assert mentors[2].logits.grad.any()
+    assert student.logits.grad is None
+    assert mentors[1].logits.grad is None
+
+
+@requirement
+def teaches_in_a_classroom_by_its_weights(name):
+    if method_class(name).listens != "one":
+        pytest.skip("no method of one mentor")
+    student, mentors, target, index = scene(name, count=3)
+    torch.manual_seed(0)
+    classroom = create_method("classroom", divergence="none", task_weight=1.0, also=name)
+    classroom.enroll(SAMPLES, SAMPLES % C)
+    with torch.no_grad():
+        classroom.setup(*scene(name, batch=2, count=3)[:2])
+    torch.manual_seed(1)
+    lesson = classroom(student, mentors, target, index)
+    lesson.loss.backward()
+    assert all(t.grad is None for mentor in mentors for t in tensors(mentor))
+    whole = (lesson.task_loss + lesson.mentor_loss.sum(0)).mean()
+    torch.testing.assert_close(whole, lesson.loss.detach())
+    assert (lesson.mentor_loss[~lesson.active] == 0).all()
+    assert lesson.active.any()
+    torch.manual_seed(1)
+    share = lesson.active * lesson.weight
+    for place, single in enumerate(classroom.second):
+        term = single.term(student, mentors[place], target, index).detach()
+        torch.testing.assert_close(lesson.mentor_loss[place], share[place] * term)

@@ -1,10 +1,9 @@
 """Every registered method keeps to every requirement of `conformance`."""
 
 import pytest
-import torch
 from torch import nn
 
-from classroomkd.methods import Method, base, list_methods, register_method
+from classroomkd.methods import SingleMethod, base, list_methods, register_method
 from tests.methods import conformance
 from tests.methods.conformance import EXEMPT, REQUIREMENTS
 
@@ -22,12 +21,11 @@ def test_exemptions_name_what_exists():
     assert {name for exempt in EXEMPT.values() for name in exempt} <= set(list_methods())
 
 
-class Imitation(Method):
+class Imitation(SingleMethod):
     """A feature method as they will come: an adapter of its own, and the pooled features."""
 
     title = "Imitation"
     kind = "feature"
-    listens = "one"
     needs_features = True
 
     def __init__(self, *, weight: float = 0.5) -> None:
@@ -35,23 +33,10 @@ class Imitation(Method):
         self.weight = weight
         self.adapter = nn.LazyLinear(64)
 
-    def lesson(self, student, mentors, target):
-        alone = base.create_method("none")(student, [], target)
+    def term(self, student, mentor, target, index=None):
         here = self.adapter(student.features["pooled"].float())
-        there = mentors[0].features["pooled"].detach().float()
-        distance = self.weight * (here - there).square().mean(1)[None]
-        heard = torch.ones_like(distance)
-        return conformance.Lesson(
-            loss=alone.loss + distance.mean(),
-            task_loss=alone.task_loss,
-            mentor_loss=distance.detach(),
-            student_score=alone.student_score,
-            mentor_score=heard,
-            weight=self.weight * heard,
-            active=heard.bool(),
-            gap=0 * heard,
-            temperature=heard,
-        )
+        there = mentor.features["pooled"].detach().float()
+        return self.weight * (here - there).square().mean(1)
 
 
 @pytest.fixture
@@ -87,7 +72,7 @@ def test_the_suite_finds_faults(fault, check):
 
         calls = 0
 
-        def lesson(self, student, mentors, target):
+        def lesson(self, student, mentors, target, index=None):
             good = super().lesson(student, mentors, target)
             Faulty.calls += 1
             logits = mentors[0].logits

@@ -124,10 +124,13 @@ def test_macs(name):
 def test_feature_shapes_and_names(name):
     network, batch = on_meta(name)
     features = network.forward_stages(batch)
-    shapes = [tuple(feature.shape[1:]) for feature in features.values()]
+    shapes = {key: tuple(feature.shape[1:]) for key, feature in features.items()}
+    last = shapes.pop("head")
+    shapes = list(shapes.values())
     assert shapes == [*ZOO[name][2], (100,)]
+    assert last[:1] == shapes[-2]
     stages = [f"stage{i}" for i in range(1, len(shapes) - 2)]
-    assert network.stage_names == ("stem", *stages, "pooled")
+    assert network.stage_names == ("stem", *stages, "head", "pooled")
     assert tuple(features) == (*network.stage_names, "logits")
     assert isinstance(network.classifier, nn.Linear)
     assert network.classifier.in_features == shapes[-2][0]
@@ -321,3 +324,37 @@ def test_names_of_the_benchmarks_checkpoints():
     assert "blocks.6.0.conv.7.weight" in small("MobileNetV2").state_dict()
     assert isinstance(small("ResNet18"), ResNet)
     assert isinstance(small("ResNet18"), Network)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_preactivations_become_features(name, training):
+    network = build_model(name, 10).train(training)
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    plain = network.forward_stages(images())
+    moved = {key: value.clone() for key, value in network.state_dict().items()}
+    network.load_state_dict(state)
+    features = network.forward_stages(images(), preactivations=True)
+    assert all(torch.equal(value, moved[key]) for key, value in network.state_dict().items())
+    for key, value in plain.items():
+        torch.testing.assert_close(features[key], value)
+    stages = [key for key in plain if key.startswith("stage")]
+    assert {f"{key}_preact" for key in stages} == features.keys() - plain.keys()
+    for key in stages:
+        before = features[f"{key}_preact"]
+        assert before.shape == plain[key].shape
+        if name.startswith("wrn"):
+            continue
+        linear = name == "MobileNetV2"
+        assert (before < 0).any()
+        torch.testing.assert_close(before if linear else before.relu(), plain[key])
+
+
+def test_wide_resnets_show_what_the_next_block_activates():
+    network = build_model("wrn_16_2", 10).eval()
+    features = network.forward_stages(images(), preactivations=True)
+    following = [network.block2.layer[0].bn1, network.block3.layer[0].bn1, network.bn1]
+    for number, norm in enumerate(following, start=1):
+        expected = norm(features[f"stage{number}"])
+        torch.testing.assert_close(features[f"stage{number}_preact"], expected)
+    torch.testing.assert_close(features["head"], features["stage3_preact"].relu())

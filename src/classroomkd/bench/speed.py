@@ -129,9 +129,9 @@ def _parts(classroom: Classroom, device: torch.device) -> dict[str, float]:
         batch = next(batches)
         marks.append(_now(device))
         with autocast(device, train.precision):
-            taught = [outputs(mentor, batch.images, False) for mentor in classroom.mentors]
+            taught = [outputs(mentor, batch.images, method) for mentor in classroom.mentors]
             marks.append(_now(device))
-            learnt = outputs(student, batch.images, False).logits
+            learnt = outputs(student, batch.images, method).logits
         marks.append(_now(device))
         logits = learnt.detach().requires_grad_()
         method(logits, taught, batch.target).loss.backward()

@@ -148,7 +148,10 @@ class Student(Section):
 
 
 class MentorRecipe(Section):
-    """A mentor: a run of this project, or a file with weights and the name of its model."""
+    """A mentor: a run of this project, or a file with weights and the name of its model.
+
+    One that trains along may do without weights.
+    """
 
     run: Annotated[UserPath, AfterValidator(_run_with_student)] | None = None
     checkpoint: ExistingFile | None = Field(default=None, description=".safetensors, .pt or .pth")
@@ -161,11 +164,13 @@ class MentorRecipe(Section):
     )
     std: tuple[Positive, Positive, Positive] | None = None
     role: Role = "peer"
+    train: bool = Field(default=False, description="whether it trains along with the student")
     name: str | None = Field(default=None, description="in reports; the model's name if left out")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.run is None) == (self.checkpoint is None):
+        fresh = self.train and self.run is None and self.model is not None
+        if not fresh and (self.run is None) == (self.checkpoint is None):
             raise ValueError("give either run (a run folder) or checkpoint (a file) with model")
         if self.checkpoint is not None and self.model is None:
             raise ValueError("a checkpoint needs model: the name of its network")
@@ -284,6 +289,21 @@ class Recipe(Section):
     mentors: tuple[MentorRecipe, ...] = ()
     method: MethodRecipe = MethodRecipe()
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _mutual(self) -> Self:
+        from classroomkd.methods import create_method, option_mistakes
+
+        learning = [place for place, mentor in enumerate(self.mentors) if mentor.train]
+        name, options = self.method.name, self.method.options
+        if not learning or option_mistakes(name, options):
+            return self
+        if not create_method(name, **options).mutual:
+            raise ValueError(
+                f"mentors[{learning[0]}].train: mentors cannot train along with the method"
+                f" '{name}': use one of logits that listens to all, such as dml"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML, defaults included."""

@@ -5,6 +5,7 @@ Shapes: ``M`` mentors, ``B`` samples, ``U`` units, ``K`` bins, ``G`` ranks withi
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,33 +119,46 @@ def teach(student: Blocks, now: Standing, choices: Choices) -> Lesson:
         choices: who teaches, how much, how softly, by what divergence.
     """
     with torch.no_grad():
+        task_weight = choices.task_weight(now)
+    task = _sum_blocks([cross_entropy(z, t) for z, t in zip(student, now.target, strict=True)])
+    task_loss = unit_mean(task_weight * task, now.unit_weight)
+    return make_lesson(now, task_loss, *mentor_terms(student, now, choices))
+
+
+class MentorTerms(NamedTuple):
+    """What mentors add to a loss: ``loss [M, B]`` with gradient, and how it came about."""
+
+    loss: Tensor
+    active: Tensor
+    weight: Tensor
+    temperature: Tensor
+
+
+def mentor_terms(student: Blocks, now: Standing, choices: Choices) -> MentorTerms:
+    """The mentors' part of a lesson; arguments as for `teach`."""
+    with torch.no_grad():
         active, weight = choices.choose(now), choices.weigh(now)
         mentor_tau, student_tau = choices.temper(now)
         factor = torch.where(active, weight * mentor_tau * student_tau, 0)
-        task_weight = choices.task_weight(now)
-
-    task = _sum_blocks([cross_entropy(z, t) for z, t in zip(student, now.target, strict=True)])
-    task_loss = unit_mean(task_weight * task, now.unit_weight)
-    if now.mentor_divergence.shape[0]:
-        taught = _sum_blocks(
-            [
-                choices.divergence(
-                    Comparison(
-                        choices.transform(z.unsqueeze(0)),
-                        choices.transform(mentor),
-                        student_tau,
-                        mentor_tau,
-                        target,
-                        active,
-                    )
+    if not now.mentor_divergence.shape[0]:
+        nothing = student[0].new_zeros(0, len(student[0]), dtype=now.mentor_divergence.dtype)
+        return MentorTerms(nothing, active, weight, mentor_tau)
+    taught = _sum_blocks(
+        [
+            choices.divergence(
+                Comparison(
+                    choices.transform(z.unsqueeze(0)),
+                    choices.transform(mentor),
+                    student_tau,
+                    mentor_tau,
+                    target,
+                    active,
                 )
-                for z, mentor, target in zip(student, now.mentors, now.target, strict=True)
-            ]
-        )
-        mentor_loss = unit_mean(factor * taught, now.unit_weight)
-    else:
-        mentor_loss = task_loss.new_zeros(0, *task_loss.shape)
-    return make_lesson(now, task_loss, mentor_loss, active, weight, mentor_tau)
+            )
+            for z, mentor, target in zip(student, now.mentors, now.target, strict=True)
+        ]
+    )
+    return MentorTerms(unit_mean(factor * taught, now.unit_weight), active, weight, mentor_tau)
 
 
 def make_lesson(

@@ -76,10 +76,10 @@ def build_classroom(recipe: Recipe) -> Classroom:
     if recipe.student.checkpoint is not None:
         load_weights(student, recipe.student.checkpoint)
     student.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    mentors = [
-        open_mentor(entry, name, classes).to(device, memory_format)
-        for entry, name in heard_mentors(recipe)
-    ]
+    mentors = []
+    for place, (entry, name) in enumerate(heard_mentors(recipe), start=1):
+        torch.manual_seed(recipe.seed + 7919 * place)  # for those that start from nothing
+        mentors.append(open_mentor(entry, name, classes).to(device, memory_format))
     torch.manual_seed(recipe.seed)
     method = create_method(recipe.method.name, **recipe.method.options)
     _show_shapes(method, student, mentors, train_set, device)
@@ -115,10 +115,14 @@ def _show_shapes(
     image_set: ImageSet,
     device: torch.device,
 ) -> None:
-    """Let a method see what the networks say about two images, so that it can build adapters."""
+    """Let a method see the training set, and what the networks say about two images of it.
+
+    From the shapes it builds its adapters and memories.
+    """
     images = image_set.images[:2].to(device).float().div(255)
     student.eval()
-    said = [outputs(network, images, method.needs_features) for network in (student, *mentors)]
+    said = [outputs(network, images, method) for network in (student, *mentors)]
+    method.enroll(image_set.index, image_set.target)
     method.setup(said[0], said[1:])
     student.train()
 

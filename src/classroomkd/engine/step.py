@@ -4,6 +4,7 @@ Shapes: ``M`` mentors, ``B`` samples.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ def hold_lesson(
     """Show a batch to the student and to its mentors, and let the method make a lesson of it.
 
     Networks run in the given precision, the method in float32. Nothing is read back to the host.
+    Where mentors train along, the lesson's ``loss`` contains theirs.
 
     Args:
         student: images in [0, 1] to logits ``[B, C]``; gets gradients from ``lesson.loss``.
@@ -33,14 +35,20 @@ def hold_lesson(
         precision: ``"fp32"`` or ``"bf16"`` (autocast).
     """
     with autocast(batch.images.device, precision):
-        taught = [outputs(mentor, batch.images, method.needs_features) for mentor in mentors]
-        learnt = outputs(student, batch.images, method.needs_features)
-    return method(learnt, taught, batch.target)
+        taught = [outputs(mentor, batch.images, method) for mentor in mentors]
+        learnt = outputs(student, batch.images, method)
+    lesson = method(learnt, taught, batch.target, batch.index)
+    trained = [place for place, mentor in enumerate(mentors) if mentor.learns]
+    if not trained:
+        return lesson
+    peers = method.peer_loss(learnt, taught, trained, batch.target)
+    return replace(lesson, loss=lesson.loss + peers)
 
 
-def outputs(network: nn.Module | Mentor, images: Tensor, features: bool) -> Outputs:
-    """What a network or mentor says about images, with its stage features if asked for."""
-    if not features:
+def outputs(network: nn.Module | Mentor, images: Tensor, method: Method) -> Outputs:
+    """What a network or mentor says about images: all that a method needs."""
+    if not method.needs_features:
         return Outputs(network(images))
-    stages = dict(network.forward_stages(images))  # type: ignore[operator]
-    return Outputs(stages.pop("logits"), stages)
+    options = {"preactivations": True} if method.needs_preactivations else {}
+    stages = dict(network.forward_stages(images, **options))  # type: ignore[operator]
+    return Outputs(stages.pop("logits"), stages, getattr(network, "classifier", None))

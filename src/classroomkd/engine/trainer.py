@@ -9,7 +9,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
-from torch import Tensor
+from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
@@ -23,12 +23,16 @@ EpochEnd = Callable[[int, Network, float], None]
 
 
 class LessonModule(L.LightningModule):
-    """The student and the method as Lightning sees them; mentors stay outside its module tree."""
+    """The student and the method as Lightning sees them, and mentors that train along.
+
+    Frozen mentors stay outside its module tree.
+    """
 
     def __init__(self, classroom: Classroom, on_lesson: Callable[[Lesson], None]) -> None:
         super().__init__()
         self.student = classroom.student
         self.method = classroom.method
+        self.peers = nn.ModuleList(m.network for m in classroom.mentors if m.learns)
         self.latest: Tensor | None = None
         precision = classroom.recipe.train.precision
 

@@ -4,6 +4,8 @@ Shapes: ``B`` samples, ``C`` classes of the data.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import cached_property
 from typing import Literal, Self
 
 import torch
@@ -24,7 +26,12 @@ class Mentor:
         role: ``"teacher"`` or ``"peer"``.
         class_map: ``[C]`` int64: for each class of the data, its place among the network's logits.
             None if the orders are the same.
+
+    Attributes:
+        learns: whether it trains along, as a `LearningMentor` does.
     """
+
+    learns = False
 
     def __init__(
         self,
@@ -51,11 +58,27 @@ class Mentor:
         return self._ordered(self._frozen()(images))
 
     @torch.no_grad()
-    def forward_stages(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Stage features by name, and ``logits`` in the data's class order."""
-        features = dict(self._frozen().forward_stages(images))  # type: ignore[operator]
+    def forward_stages(self, images: Tensor, **options: bool) -> Mapping[str, Tensor]:
+        """Stage features by name, and ``logits`` in the data's class order.
+
+        Options are those of the network's ``forward_stages``.
+        """
+        features = dict(self._frozen().forward_stages(images, **options))  # type: ignore[operator]
         features["logits"] = self._ordered(features["logits"])
         return features
+
+    @cached_property
+    def classifier(self) -> nn.Linear | None:
+        """A frozen copy of the network's last layer, in the data's class order, if it has one."""
+        last = getattr(self.network, "classifier", None)
+        if not isinstance(last, nn.Linear):
+            return None
+        copy = deepcopy(last)
+        if self.class_map is not None:
+            copy.weight = nn.Parameter(last.weight[self.class_map])
+            copy.bias = None if last.bias is None else nn.Parameter(last.bias[self.class_map])
+            copy.out_features = len(self.class_map)
+        return copy.requires_grad_(False)
 
     def _frozen(self) -> nn.Module:
         if self.network.training:  # somebody called train() on it
@@ -64,6 +87,35 @@ class Mentor:
 
     def _ordered(self, logits: Tensor) -> Tensor:
         return logits if self.class_map is None else logits.index_select(-1, self.class_map)
+
+
+class LearningMentor(Mentor):
+    """A mentor that trains along with the student: in training mode, with gradients.
+
+    Its network is trained by the method's `peer_loss`, is part of checkpoints, and is not exported.
+    """
+
+    learns = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        role: Literal["teacher", "peer"] = "peer",
+        class_map: Tensor | None = None,
+    ) -> None:
+        super().__init__(network, name, role, class_map)
+        network.train().requires_grad_(True)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``[B, C]`` in the data's class order, with gradient."""
+        return self._ordered(self.network(images))
+
+    def forward_stages(self, images: Tensor, **options: bool) -> Mapping[str, Tensor]:
+        """Stage features by name, with gradient; see `Mentor.forward_stages`."""
+        features = dict(self.network.forward_stages(images, **options))  # type: ignore[operator]
+        features["logits"] = self._ordered(features["logits"])
+        return features
 
 
 def class_map(mentor: tuple[str, ...], data: tuple[str, ...], who: str = "mentor") -> Tensor | None:

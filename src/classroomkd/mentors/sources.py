@@ -5,7 +5,7 @@ from itertools import count
 
 from classroomkd.config.schema import MentorRecipe
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors.mentor import Mentor, class_map
+from classroomkd.mentors.mentor import LearningMentor, Mentor, class_map
 from classroomkd.models import build_model, load_student, load_weights
 
 
@@ -20,18 +20,20 @@ def open_mentor(recipe: MentorRecipe, name: str, classes: tuple[str, ...]) -> Me
     Raises:
         ClassroomError: if the weights do not fit or a class is missing.
     """
+    kind = LearningMentor if recipe.train else Mentor
     if recipe.run is not None:
         network, info = load_student(recipe.run)
-        return Mentor(network, name, recipe.role, class_map(info.classes, classes, name))
-    if recipe.model is None or recipe.checkpoint is None:
+        return kind(network, name, recipe.role, class_map(info.classes, classes, name))
+    if recipe.model is None or (recipe.checkpoint is None and not recipe.train):
         raise ClassroomError(f"{name}: give run, or checkpoint and model")
     own = recipe.classes or classes
     normalisation = {
         key: value for key in ("mean", "std") if (value := getattr(recipe, key)) is not None
     }
     network = build_model(recipe.model, len(own), **normalisation)
-    load_weights(network, recipe.checkpoint)
-    return Mentor(network, name, recipe.role, class_map(own, classes, name))
+    if recipe.checkpoint is not None:
+        load_weights(network, recipe.checkpoint)
+    return kind(network, name, recipe.role, class_map(own, classes, name))
 
 
 def mentor_names(recipes: Sequence[MentorRecipe]) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from classroomkd.core import Choices, Lesson, compose_lesson, make_lesson
 from classroomkd.core.divergence import cross_entropy
 from classroomkd.core.filter import Group, standing
 from classroomkd.core.inputs import parse
-from classroomkd.core.lesson import without_ranks
+from classroomkd.core.lesson import mentor_terms, without_ranks
 from classroomkd.errors import nearest, unknown_name
 
 
@@ -27,10 +28,12 @@ class Outputs:
     Attributes:
         logits: ``[B, C]``.
         features: its stage features by name, for methods that ask for them.
+        classifier: its last layer, from the pooled feature to the logits, where it has one.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    classifier: nn.Linear | None = None
 
 
 class Method(nn.Module):
@@ -48,6 +51,12 @@ class Method(nn.Module):
         kind: ``"alone"``, ``"logit"``, ``"feature"``, ...
         listens: to ``"nobody"``, to ``"one"`` mentor (the teacher), or to ``"all"`` mentors.
         needs_features: whether it reads `Outputs.features`.
+        needs_preactivations: whether it reads features before their last ReLU, too.
+        needs_index: whether it keeps something for each sample of the training set: then it is
+            shown the set by `enroll`, and `lesson` takes the samples' numbers as ``index``.
+        mutual: whether mentors may train along with the student (see `peer_loss`).
+        views: how many views of each sample it wants in a batch: first all samples in one view,
+            then all in the next.
     """
 
     name: ClassVar[str]
@@ -55,27 +64,48 @@ class Method(nn.Module):
     year: ClassVar[int | None] = None
     kind: ClassVar[str] = "logit"
     listens: ClassVar[Literal["nobody", "one", "all"]] = "all"
-    needs_features: ClassVar[bool] = False
+    needs_features: bool = False
+    needs_preactivations: bool = False
+    needs_index: bool = False
+    mutual: bool = False
+    views: int = 1
 
     def forward(
         self,
         student: Outputs | Tensor,
         mentors: Sequence[Outputs | Tensor] | Tensor,
         target: Tensor,
+        index: Tensor | None = None,
     ) -> Lesson:
         """The lesson of a batch; plain tensors are taken as logits.
 
+        Args:
+            student: what the student says.
+            mentors: what its mentors say.
+            target: ``[B]``.
+            index: ``[B]``, the samples' numbers in the training set, for methods that ask for them.
+
         Raises:
-            ValueError: if the method listens to one mentor and is given more or fewer.
+            ValueError: if the method listens to one mentor and is given more or fewer, or needs
+                the samples' numbers and is given none.
         """
         taught = [m if isinstance(m, Outputs) else Outputs(m) for m in mentors]
         if self.listens == "nobody":
             taught = []
         if self.listens == "one" and len(taught) != 1:
             raise ValueError(f"{self.name} learns from one mentor, not from {len(taught)}")
-        return self.lesson(
-            student if isinstance(student, Outputs) else Outputs(student), taught, target
-        )
+        learner = student if isinstance(student, Outputs) else Outputs(student)
+        if not self.needs_index:
+            return self.lesson(learner, taught, target)
+        if index is None:
+            raise ValueError(
+                f"{self.name} remembers every sample: give method(student, mentors, target, index)"
+                " the samples' numbers in the training set"
+            )
+        return self.lesson(learner, taught, target, index)  # type: ignore[call-arg]
+
+    def enroll(self, index: Tensor, target: Tensor) -> None:
+        """Be shown the training set, before `setup`: its samples' numbers and labels, ``[N]``."""
 
     def setup(self, student: Outputs, mentors: Sequence[Outputs]) -> None:
         """Build trainable parts from the shapes of a first batch; called once, before training."""
@@ -83,9 +113,57 @@ class Method(nn.Module):
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Be told that epoch ``epoch`` (from 0) of ``epochs`` begins."""
 
+    def term(
+        self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
+    ) -> Tensor:
+        """What one mentor adds to the loss, weight included: ``[B]``, or ``[]`` for the batch.
+
+        Implemented by methods that listen to one mentor; with it they can be part of a `classroom`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement term()")
+
     def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
         """What this method makes of a batch; to be implemented."""
         raise NotImplementedError(f"{type(self).__name__} does not implement lesson()")
+
+    def peer_loss(
+        self, student: Outputs, mentors: Sequence[Outputs], trained: Sequence[int], target: Tensor
+    ) -> Tensor:
+        """The loss of the mentors that train along: each learns from all others as a student does.
+
+        Args:
+            student: what the student says.
+            mentors: what its mentors say; with gradient where they train along.
+            trained: their places among the mentors, at least one.
+            target: ``[B]``.
+        """
+        losses = []
+        for place in trained:
+            others = [student, *mentors[:place], *mentors[place + 1 :]]
+            losses.append(self.lesson(mentors[place], others, target).loss)
+        return torch.stack(losses).sum()
+
+
+class SingleMethod(Method):
+    """A method that learns from one mentor by a `term` beside the cross-entropy.
+
+    Attributes:
+        task_weight: of the cross-entropy.
+    """
+
+    listens = "one"
+    task_weight: float = 1.0
+
+    def lesson(
+        self,
+        student: Outputs,
+        mentors: Sequence[Outputs],
+        target: Tensor,
+        index: Tensor | None = None,
+    ) -> Lesson:
+        """The cross-entropy and the mentor's term."""
+        term = self.term(student, mentors[0], target, index)
+        return feature_lesson(student, mentors, target, term.unsqueeze(0), self.task_weight)
 
 
 class LogitMethod(Method):
@@ -108,12 +186,24 @@ class LogitMethod(Method):
         """Set the share of the mentors' weight: all of it after the warm-up."""
         self.ramp = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
 
+    def ramped(self) -> Choices:
+        """The choices, with the weights of this moment of the warm-up."""
+        if self.ramp == 1:
+            return self.choices
+        return replace(self.choices, weigh=lambda now: self.ramp * self.choices.weigh(now))
+
+    def term(
+        self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
+    ) -> Tensor:
+        """What the choices make of one mentor: ``[B]``."""
+        blocks, others, targets, weight, _ = parse(student.logits, [mentor.logits], target)
+        now = standing(blocks, others, targets, weight, self.group)
+        return mentor_terms(blocks, now, self.ramped()).loss.squeeze(0)
+
     def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
         """The lesson that the choices make."""
-        choices, logits = self.choices, [mentor.logits for mentor in mentors]
-        if self.ramp < 1:
-            choices = replace(choices, weigh=lambda now: self.ramp * self.choices.weigh(now))
-        return compose_lesson(choices, student.logits, logits, target, group=self.group)
+        logits = [mentor.logits for mentor in mentors]
+        return compose_lesson(self.ramped(), student.logits, logits, target, group=self.group)
 
 
 def feature_lesson(

@@ -5,21 +5,19 @@ Shapes: ``B`` samples, ``C`` classes. ``CE`` is the cross-entropy, ``z_t`` the t
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson, make_lesson
-from classroomkd.core.divergence import cross_entropy, kl_divergence
-from classroomkd.core.filter import standing
-from classroomkd.core.inputs import parse
-from classroomkd.core.lesson import without_ranks
-from classroomkd.methods.base import Method, Outputs, register_method
+from classroomkd.core import Lesson
+from classroomkd.core.divergence import kl_divergence
+from classroomkd.methods.base import Outputs, SingleMethod, register_method
 from classroomkd.methods.logits import Temperature, Weight
 
 
 @register_method("ctkd")
-class CTKD(Method):
+class CTKD(SingleMethod):
     r"""Curriculum temperature: one temperature, learnt against the student.
 
     .. math:: L = \lambda CE + w \tau^2 KL(\sigma(z_t/\tau) \| \sigma(z_s/\tau)), \quad
@@ -41,7 +39,6 @@ class CTKD(Method):
 
     title = "CTKD"
     year = 2023
-    listens = "one"
 
     def __init__(
         self,
@@ -62,18 +59,28 @@ class CTKD(Method):
         progress = min((epoch + 1) / self.ramp_epochs, 1.0)
         self.reversal = -(1 - math.cos(math.pi * progress)) / 2
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
-        """KD at the learnt temperature."""
-        blocks, others, targets, _, _ = parse(student.logits, [mentors[0].logits], target)
-        now = standing(blocks, others, targets)
+    def temperature(self) -> Tensor:
+        """The temperature, ``[]``; its gradient with respect to ``theta`` is turned."""
         tau = 1 + self.temperature_range * torch.sigmoid(self.theta)
-        tau = self.reversal * tau + (1 - self.reversal) * tau.detach()  # value tau, gradient turned
-        taught = kl_divergence(
-            blocks[0].unsqueeze(0), others[0], tau.view(1, 1, 1), tau.view(1, 1, 1)
-        )
-        task_loss = self.task_weight * cross_entropy(blocks[0], targets[0]).squeeze(-1)
-        mentor_loss = self.weight * tau**2 * taught.squeeze(-1)
-        weight = torch.full_like(now.mentor_divergence, self.weight)
-        return without_ranks(
-            make_lesson(now, task_loss, mentor_loss, weight=weight, temperature=tau.view(1, 1, 1))
-        )
+        return self.reversal * tau + (1 - self.reversal) * tau.detach()
+
+    def term(
+        self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
+    ) -> Tensor:
+        """KD at the learnt temperature: ``[B]``."""
+        tau = self.temperature()
+        taught = kl_divergence(student.logits, mentor.logits.detach(), tau.view(1), tau.view(1))
+        return self.weight * tau**2 * taught
+
+    def lesson(
+        self,
+        student: Outputs,
+        mentors: Sequence[Outputs],
+        target: Tensor,
+        index: Tensor | None = None,
+    ) -> Lesson:
+        """The cross-entropy and KD, with the learnt temperature."""
+        lesson = super().lesson(student, mentors, target)
+        weight = torch.full_like(lesson.weight, self.weight)
+        temperature = self.temperature().detach().expand_as(weight)
+        return replace(lesson, weight=weight, temperature=temperature)

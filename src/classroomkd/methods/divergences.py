@@ -14,12 +14,18 @@ from classroomkd.core import Comparison
 from classroomkd.core.divergence import kl_divergence, statistics_dtype
 from classroomkd.core.lesson import Divergence, Transform, as_they_are, kl
 
-DivergenceName = Literal["kl", "dkd", "dist"]
+DivergenceName = Literal["kl", "dkd", "dist", "none"]
 
 
 def named_divergence(name: DivergenceName) -> Divergence:
     """A divergence by name, with its usual options."""
-    return {"kl": kl, "dkd": decoupled_kl, "dist": correlation}[name]
+    return {"kl": kl, "dkd": decoupled_kl, "dist": correlation, "none": nothing}[name]
+
+
+def nothing(pair: Comparison) -> Tensor:
+    """No divergence: the logits teach nothing."""
+    shape = (len(pair.mentors), *pair.student.shape[1:-1])
+    return pair.student.new_zeros(shape, dtype=statistics_dtype(pair.student))
 
 
 def standardized(logits: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Shapes: ``M`` mentors, ``B`` samples. ``CE`` is the cross-entropy with the label.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
 
@@ -11,32 +11,29 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from classroomkd.core import Choices, ClassroomLoss, Lesson
+from classroomkd.core import Choices
 from classroomkd.core.divergence import statistics_dtype
-from classroomkd.core.filter import Group, Standing, everyone, unit_weights
-from classroomkd.core.loss import Mentoring
+from classroomkd.core.filter import Standing, everyone, unit_weights
 from classroomkd.core.mentoring import fixed_temperature
-from classroomkd.methods.base import LogitMethod, Method, Outputs, register_method
-from classroomkd.methods.divergences import (
-    DivergenceName,
-    logit_transform,
-    named_divergence,
-)
+from classroomkd.methods.base import LogitMethod, register_method
+from classroomkd.methods.divergences import logit_transform
 from classroomkd.methods.logits import Temperature, Weight
 
 
-class _FromAll(LogitMethod):
+class FromAll(LogitMethod):
     r"""Every mentor teaches at one temperature; methods differ in how much each counts.
 
     .. math:: L = \lambda CE + \sum_m w_m \tau^2 KL(\sigma(z_m/\tau) \,\|\, \sigma(z_s/\tau))
     """
+
+    mutual = True
 
     def __init__(
         self,
         weigh: Callable[[Standing], Tensor],
         temperature: float,
         task_weight: float,
-        standardize: bool,
+        standardize: bool = False,
         choose: Callable[[Standing], Tensor] = everyone,
     ) -> None:
         super().__init__(
@@ -51,7 +48,7 @@ class _FromAll(LogitMethod):
 
 
 @register_method("aver")
-class Average(_FromAll):
+class Average(FromAll):
     r"""Every mentor teaches with the same weight.
 
     .. math:: L = \lambda CE
@@ -89,7 +86,7 @@ class Average(_FromAll):
 
 
 @register_method("ebkd")
-class EBKD(_FromAll):
+class EBKD(FromAll):
     r"""Mentors that are sure of themselves count more: weights from the entropy of predictions.
 
     .. math:: w_m = \frac{w}{M - 1} \Big(1 - \frac{H_m}{\sum_k H_k}\Big)
@@ -124,7 +121,7 @@ class EBKD(_FromAll):
 
 
 @register_method("ca_mkd")
-class CAMKD(_FromAll):
+class CAMKD(FromAll):
     r"""Mentors that are right count more: weights from their cross-entropy with the label.
 
     .. math:: w_m = \frac{w}{M - 1} \big(1 - softmax_m(CE_1, \dots, CE_M)\big)
@@ -162,7 +159,7 @@ class CAMKD(_FromAll):
 
 
 @register_method("dgkd")
-class DGKD(_FromAll):
+class DGKD(FromAll):
     r"""Densely guided: the teacher and all assistants teach, some left out at random each step.
 
     .. math:: L = \lambda CE + w \sum_{m \in S} \tau^2 KL(\sigma(z_m/\tau) \,\|\, \sigma(z_s/\tau))
@@ -222,59 +219,3 @@ def _entropy(now: Standing) -> Tensor:
     blocks = [torch.log_softmax(z.to(statistics_dtype(z)), -1) for z in now.mentors]
     entropy = torch.stack([-(p.exp() * p).sum(-1) for p in blocks]).sum(0)
     return entropy.mean(-1, keepdim=True)
-
-
-@register_method("classroom")
-class Classroom(Method):
-    """ClassroomKD: only mentors that do better teach, each as softly as its gap is wide.
-
-    The loss and the meaning of every option: `classroomkd.classroom_loss`.
-
-    Args:
-        temperature: ``T`` of ``tau = 1 + T gap``.
-        group: what is ranked together, each ``"sample"`` or the ``"batch"``.
-        filtering: False lets every mentor teach with weight 1.
-        require_correct: whether a mentor's prediction must be right, too.
-        mentoring: ``"gap"``, ``"none"`` (temperature 1), ``"fixed"`` (T) or ``"dtkd"``.
-        task_weight: of the cross-entropy: the ``"student"``'s score, the ``"batch"``'s, a number.
-        divergence: what is learnt from an active mentor: ``"kl"``, ``"dkd"`` or ``"dist"``, the
-            latter two with their usual options.
-        standardize: compare z-scores of the logits (LSKD).
-        compat: ``"official"`` for the batch mode of the authors' code.
-
-    Reference: Sarode et al., Classroom-Inspired Multi-Mentor Distillation with Adaptive Learning
-    Strategies, 2024.
-    """
-
-    title = "ClassroomKD"
-    year = 2024
-
-    def __init__(
-        self,
-        *,
-        temperature: Weight = 12.0,
-        group: Group = "sample",
-        filtering: bool = True,
-        require_correct: bool = False,
-        mentoring: Mentoring = "gap",
-        task_weight: Weight | Literal["student", "batch"] = "student",
-        divergence: DivergenceName = "kl",
-        standardize: bool = False,
-        compat: Literal["official"] | None = None,
-    ) -> None:
-        super().__init__()
-        self.loss = ClassroomLoss(
-            temperature=temperature,
-            group=group,
-            filtering=filtering,
-            require_correct=require_correct,
-            mentoring=mentoring,
-            task_weight=task_weight,
-            divergence=named_divergence(divergence),
-            transform=logit_transform(standardize),
-            compat=compat,
-        )
-
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
-        """`classroom_loss` on the logits."""
-        return self.loss(student.logits, [mentor.logits for mentor in mentors], target)

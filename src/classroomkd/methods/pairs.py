@@ -4,6 +4,7 @@ Shapes: ``B`` samples, ``D`` channels, ``H`` and ``W`` pixels; features are ``[B
 (stem and stages, in order of depth) and the ``[B, D]`` pooled feature.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import log2
@@ -14,10 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson
 from classroomkd.core.divergence import statistics_dtype
 from classroomkd.errors import unknown_name
-from classroomkd.methods.base import Method, Outputs, feature_lesson
+from classroomkd.methods.base import Outputs, SingleMethod
 
 Features = Mapping[str, Tensor]
 Pairs = Annotated[list[tuple[str, str]], Field(min_length=1)]
@@ -31,7 +31,7 @@ def stage_pairs(student: Features, mentor: Features, *, stem: bool = True) -> li
     ratios of their heights (in octaves) sum to the least; among equals the deepest are taken.
 
     Args:
-        student: features by name, in order of depth; those that are not maps are passed over.
+        student: features by name, in order of depth; only the stem and the stages are looked at.
         mentor: the same.
         stem: whether the map named ``"stem"`` takes part.
 
@@ -54,9 +54,8 @@ def stage_pairs(student: Features, mentor: Features, *, stem: bool = True) -> li
 
 
 def _maps(features: Features, stem: bool, whose: str) -> dict[str, int]:
-    heights = {name: value.shape[2] for name, value in features.items() if value.ndim == 4}
-    if not stem:
-        heights.pop("stem", None)
+    kind = r"(stem|stage\d+)" if stem else r"stage\d+"
+    heights = {n: v.shape[2] for n, v in features.items() if re.fullmatch(kind, n) and v.ndim == 4}
     if not heights:
         raise ValueError(
             f"the {whose} shows no feature maps (its features: {', '.join(features) or 'none'});"
@@ -121,7 +120,7 @@ class Regressor(nn.Sequential):
         super().__init__(conv, nn.BatchNorm2d(out_channels))
 
 
-class FeatureMethod(Method):
+class FeatureMethod(SingleMethod):
     """A method that pairs feature maps: the cross-entropy and a distance of a pair.
 
     A subclass implements `distance`, and `adapter` if it has trainable parts for each pair, which
@@ -135,7 +134,6 @@ class FeatureMethod(Method):
     """
 
     kind = "feature"
-    listens = "one"
     needs_features = True
     adapts = False
 
@@ -170,16 +168,17 @@ class FeatureMethod(Method):
         """The trainable part of a pair; to be implemented where `adapts`."""
         return Regressor(student.shape[1], mentor.shape[1])
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
-        """The cross-entropy, and what `distances` makes of the pairs, summed and weighted."""
-        maps = self.maps(student, mentors[0])
+    def term(
+        self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
+    ) -> Tensor:
+        """What `distances` makes of the pairs, summed and weighted: ``[B]`` or ``[]``."""
+        maps = self.maps(student, mentor)
         if self.adapts and len(self.adapters) != len(maps):
             raise RuntimeError(
                 f"{self.name} has no adapters yet: call method.setup(student, mentors) with the"
                 " outputs of a first batch, before the optimizer is made"
             )
-        loss = self.weight * torch.stack(self.distances(maps)).sum(0)
-        return feature_lesson(student, mentors, target, loss.unsqueeze(0))
+        return self.weight * torch.stack(self.distances(maps)).sum(0)
 
     def distances(self, maps: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """A value for each sample ``[B]``, or one for the batch ``[]``, of every pair."""

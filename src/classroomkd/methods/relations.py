@@ -12,17 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson
-from classroomkd.methods.base import Method, Outputs, feature_lesson, register_method
+from classroomkd.methods.base import Outputs, SingleMethod, register_method
 from classroomkd.methods.logits import Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, exact
 
 
-class PooledRelation(Method):
+class PooledRelation(SingleMethod):
     """A method that compares how samples relate in the pooled features; see `relation`."""
 
     kind = "relation"
-    listens = "one"
     needs_features = True
 
     def __init__(self, weight: float) -> None:
@@ -43,11 +41,11 @@ class PooledRelation(Method):
             )
         return exact(outputs.features["pooled"])
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
-        """The cross-entropy, and how much the relations differ."""
-        there = self.pooled(mentors[0]).detach()
-        loss = self.weight * self.relation(self.pooled(student), there)
-        return feature_lesson(student, mentors, target, loss.unsqueeze(0))
+    def term(
+        self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
+    ) -> Tensor:
+        """How much the relations differ, weighted: ``[]``."""
+        return self.weight * self.relation(self.pooled(student), self.pooled(mentor).detach())
 
     def relation(self, student: Tensor, mentor: Tensor) -> Tensor:
         """How much the samples' relations differ: ``[]``; to be implemented."""

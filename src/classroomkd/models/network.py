@@ -6,6 +6,7 @@ Shapes: ``B`` samples, ``C`` classes, ``D`` width of the pooled feature, ``H`` a
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
@@ -41,6 +42,27 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+class ActivatedBlock(nn.Module):
+    """A block that ends in a ReLU, with what goes into that ReLU in reach.
+
+    Example:
+        >>> import torch
+        >>> class Negate(ActivatedBlock):
+        ...     def preactivation(self, x):
+        ...         return -x
+        >>> Negate()(torch.tensor([-1.0, 2.0]))
+        tensor([1., 0.])
+    """
+
+    def preactivation(self, x: Tensor) -> Tensor:
+        """Compute the block up to its last ReLU."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the block."""
+        return F.relu(self.preactivation(x))
+
+
 class Network(nn.Module):
     """An image classifier that takes pixels in [0, 1] and can show its stages.
 
@@ -65,7 +87,7 @@ class Network(nn.Module):
         >>> features = network.forward_stages(torch.rand(2, 3, 32, 32))
         >>> {name: tuple(feature.shape[1:]) for name, feature in features.items()}
         {'stem': (16, 32, 32), 'stage1': (16, 32, 32), 'stage2': (32, 16, 16),
-         'stage3': (64, 8, 8), 'pooled': (64,), 'logits': (10,)}
+         'stage3': (64, 8, 8), 'head': (64, 8, 8), 'pooled': (64,), 'logits': (10,)}
     """
 
     classifier: nn.Linear
@@ -85,8 +107,9 @@ class Network(nn.Module):
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """Names of the features in order: ``stem``, ``stage1``, ..., ``pooled``."""
-        return ("stem", *(f"stage{i}" for i, _ in enumerate(self.stages(), start=1)), "pooled")
+        """Names of the features in order: ``stem``, ``stage1``, ..., ``head``, ``pooled``."""
+        stages = (f"stage{i}" for i, _ in enumerate(self.stages(), start=1))
+        return ("stem", *stages, "head", "pooled")
 
     def stem(self, x: Tensor) -> Tensor:
         """Turn normalised images into the first feature map."""
@@ -100,22 +123,48 @@ class Network(nn.Module):
         """Turn the map of the last stage into the one that is pooled; by default the same."""
         return x
 
-    def forward_stages(self, images: Tensor) -> dict[str, Tensor]:
+    def preactivation(self, number: int, stage: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes into the ReLU that follows a stage, and what the stage gives.
+
+        Args:
+            number: of the stage, from 1.
+            stage: one of :meth:`stages`.
+            x: what it takes.
+
+        Returns:
+            Two maps; the same one twice for a stage that is linear at its end.
+        """
+        blocks = [stage] if isinstance(stage, ActivatedBlock) else list(stage.children())
+        if not isinstance(blocks[-1], ActivatedBlock):
+            out = stage(x)
+            return out, out
+        for block in blocks[:-1]:
+            x = block(x)
+        before = blocks[-1].preactivation(x)
+        return before, F.relu(before)
+
+    def forward_stages(self, images: Tensor, *, preactivations: bool = False) -> dict[str, Tensor]:
         """Compute every feature on the way to the logits.
 
         Args:
             images: ``[B, 3, H, W]`` in [0, 1].
+            preactivations: also give ``stage1_preact``, ...: the stages before their last ReLU.
 
         Returns:
-            The maps ``stem``, ``stage1``, ... ``[B, channels, height, width]``, then ``pooled``
+            The maps ``stem``, ``stage1``, ... and ``head`` (the one that is pooled; in many
+            networks the last stage itself), ``[B, channels, height, width]``, then ``pooled``
             ``[B, D]`` and ``logits`` ``[B, C]``, in this order.
         """
         x = self.stem(self.normalize(images))
         features = {"stem": x}
         for i, stage in enumerate(self.stages(), start=1):
-            x = stage(x)
+            if preactivations:
+                features[f"stage{i}_preact"], x = self.preactivation(i, stage, x)
+            else:
+                x = stage(x)
             features[f"stage{i}"] = x
-        features["pooled"] = self.head(x).mean((2, 3))
+        features["head"] = self.head(x)
+        features["pooled"] = features["head"].mean((2, 3))
         features["logits"] = self.classifier(features["pooled"])
         return features
 

@@ -1,7 +1,6 @@
 """Small parts that the CIFAR families share."""
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 
 def conv(
@@ -35,24 +34,3 @@ def init_convs(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-class ActivatedBlock(nn.Module):
-    """A block that ends in a ReLU, with what goes into that ReLU in reach.
-
-    Example:
-        >>> import torch
-        >>> class Negate(ActivatedBlock):
-        ...     def preactivation(self, x):
-        ...         return -x
-        >>> Negate()(torch.tensor([-1.0, 2.0]))
-        tensor([1., 0.])
-    """
-
-    def preactivation(self, x: Tensor) -> Tensor:
-        """Compute the block up to its last ReLU."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the block."""
-        return F.relu(self.preactivation(x))

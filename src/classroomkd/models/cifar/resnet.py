@@ -10,8 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd.models.cifar.layers import ActivatedBlock, conv, init_convs
-from classroomkd.models.network import Network
+from classroomkd.models.cifar.layers import conv, init_convs
+from classroomkd.models.network import ActivatedBlock, Network
 from classroomkd.models.registry import register_model
 
 
@@ -71,7 +71,7 @@ class ResNet(Network):
         >>> import torch
         >>> network = ResNet(BasicBlock, 8, widths=[8, 16], depths=[1, 1], num_classes=10)
         >>> network.stage_names
-        ('stem', 'stage1', 'stage2', 'pooled')
+        ('stem', 'stage1', 'stage2', 'head', 'pooled')
         >>> network(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd.models.cifar.layers import ActivatedBlock, conv
-from classroomkd.models.network import Network
+from classroomkd.models.cifar.layers import conv
+from classroomkd.models.network import ActivatedBlock, Network
 from classroomkd.models.registry import register_model
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd.models.cifar.layers import ActivatedBlock, init_convs
-from classroomkd.models.network import Network
+from classroomkd.models.cifar.layers import init_convs
+from classroomkd.models.network import ActivatedBlock, Network
 from classroomkd.models.registry import register_model
 
 # Number of convolutions in each of the five blocks.

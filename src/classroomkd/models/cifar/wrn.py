@@ -1,7 +1,7 @@
 """Wide residual networks, from Zagoruyko and Komodakis (BMVC 2016, arXiv:1605.07146)."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -89,9 +89,19 @@ class WideResNet(Network):
         """Turn normalised images into the first feature map, at full size."""
         return self.conv1(x)
 
-    def stages(self) -> tuple[nn.Module, ...]:
+    def stages(self) -> tuple[WideStage, ...]:
         """List the three stages."""
         return self.block1, self.block2, self.block3
+
+    def preactivation(self, number: int, stage: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The stage's residual sum as the next block normalises it, and the sum itself."""
+        out = stage(x)
+        blocks = [cast(WideBlock, following.layer[0]) for following in self.stages()[number:]]
+        norm = blocks[0].bn1 if blocks else self.bn1
+        # It is normalised again where it is used: the running statistics must not move twice.
+        mean, var = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+        before = F.batch_norm(out, mean, var, norm.weight, norm.bias, norm.training, eps=norm.eps)
+        return before, out
 
     def head(self, x: Tensor) -> Tensor:
         """Activate the residual sum of the last stage."""

@@ -1,0 +1,178 @@
+"""ClassroomKD as a method of recipes, alone or together with any method of one mentor.
+
+Shapes: ``M`` mentors, ``B`` samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import AfterValidator
+from torch import Tensor, nn
+
+from classroomkd.core import ClassroomLoss, Lesson
+from classroomkd.core.filter import Group
+from classroomkd.core.loss import Mentoring
+from classroomkd.methods.base import (
+    Method,
+    Outputs,
+    create_method,
+    method_class,
+    option_mistakes,
+    register_method,
+)
+from classroomkd.methods.divergences import DivergenceName, logit_transform, named_divergence
+from classroomkd.methods.logits import Weight
+
+
+def _named(also: str | dict[str, Any]) -> dict[str, Any]:
+    """A method of one mentor with its options, checked."""
+    chosen = {"name": also} if isinstance(also, str) else also
+    if "name" not in chosen:
+        raise ValueError(
+            "give the name of a method, or its name and options: {name: at, weight: 500}"
+        )
+    name, options = chosen["name"], {k: v for k, v in chosen.items() if k != "name"}
+    if method_class(name).listens != "one":
+        raise ValueError(f"{name} is no method of one mentor, which each active one could teach by")
+    if mistakes := option_mistakes(name, options):
+        raise ValueError("; ".join(f"{option}: {text}" for option, text in mistakes.items()))
+    return chosen
+
+
+Also = Annotated[str | dict[str, Any], AfterValidator(_named)]
+
+
+@register_method("classroom")
+class Classroom(Method):
+    r"""ClassroomKD: only mentors that do better teach, each as softly as its gap is wide.
+
+    The loss and the meaning of the options are those of `classroomkd.classroom_loss`. With
+    ``also``, each active mentor teaches by a second method at the classroom's weights:
+
+    .. math:: L = L_{classroom} + mean_i \sum_m a_m(i) w_m(i) T_m(i)
+
+    where ``T_m`` is the term of that method for mentor ``m`` (its ``weight`` included, without its
+    cross-entropy); a term that relates samples, and so has one value for a batch, counts by the
+    batch's mean of ``a_m w_m``. Each mentor has adapters of its own.
+
+    Args:
+        temperature: ``T`` of ``tau = 1 + T gap``.
+        group: what is ranked together, each ``"sample"`` or the ``"batch"``.
+        filtering: False lets every mentor teach with weight 1.
+        require_correct: whether a mentor's prediction must be right, too.
+        mentoring: ``"gap"``, ``"none"`` (temperature 1), ``"fixed"`` (T) or ``"dtkd"``.
+        task_weight: of the cross-entropy: the ``"student"``'s score, the ``"batch"``'s, a number.
+        divergence: what is learnt from an active mentor: ``"kl"``, ``"dkd"`` or ``"dist"``, the
+            latter two with their usual options, or ``"none"`` for what ``also`` says alone.
+        standardize: compare z-scores of the logits (LSKD).
+        also: a method of one mentor by name, or its name and options, such as ``at`` or
+            ``{name: at, weight: 500}``.
+        compat: ``"official"`` for the batch mode of the authors' code.
+
+    Reference: Sarode et al., Classroom-Inspired Multi-Mentor Distillation with Adaptive Learning
+    Strategies, 2024. ``also`` is ours.
+
+    Example:
+        >>> create_method("classroom", divergence="dist", also="fitnets").needs_features
+        True
+    """
+
+    title = "ClassroomKD"
+    year = 2024
+    mutual = True
+
+    def __init__(
+        self,
+        *,
+        temperature: Weight = 12.0,
+        group: Group = "sample",
+        filtering: bool = True,
+        require_correct: bool = False,
+        mentoring: Mentoring = "gap",
+        task_weight: Weight | Literal["student", "batch"] = "student",
+        divergence: DivergenceName = "kl",
+        standardize: bool = False,
+        also: Also | None = None,
+        compat: Literal["official"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.loss = ClassroomLoss(
+            temperature=temperature,
+            group=group,
+            filtering=filtering,
+            require_correct=require_correct,
+            mentoring=mentoring,
+            task_weight=task_weight,
+            divergence=named_divergence(divergence),
+            transform=logit_transform(standardize),
+            compat=compat,
+        )
+        self.also = None if also is None else _named(also)
+        self.second = nn.ModuleList()
+        if self.also is not None:
+            second = method_class(self.also["name"])
+            self.mutual = False
+            self.needs_features = second.needs_features
+            self.needs_preactivations = second.needs_preactivations
+            self.needs_index = second.needs_index
+            self.views = second.views
+        self._roll: tuple[Tensor, Tensor] | None = None
+        self._epoch = 0, 1
+
+    def enroll(self, index: Tensor, target: Tensor) -> None:
+        """Keep the training set for the second method, until `setup`."""
+        self._roll = index, target
+
+    def setup(self, student: Outputs, mentors: Sequence[Outputs]) -> None:
+        """Build the second method, one to a mentor."""
+        if self.also is None:
+            return
+        second = [create_method(**self.also) for _ in mentors]
+        for method, mentor in zip(second, mentors, strict=True):
+            if self._roll is not None:
+                method.enroll(*self._roll)
+            method.setup(student, [mentor])
+            method.begin_epoch(*self._epoch)
+        self._roll = None
+        self.second = nn.ModuleList(second)
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Tell the second method."""
+        self._epoch = epoch, epochs
+        for method in self._methods():
+            method.begin_epoch(epoch, epochs)
+
+    def lesson(
+        self,
+        student: Outputs,
+        mentors: Sequence[Outputs],
+        target: Tensor,
+        index: Tensor | None = None,
+    ) -> Lesson:
+        """`classroom_loss` on the logits, and what the second method adds."""
+        lesson = self.loss(student.logits, [mentor.logits for mentor in mentors], target)
+        if self.also is None or not mentors:
+            return lesson
+        if len(self.second) != len(mentors):
+            raise RuntimeError(
+                f"classroom has {self.also['name']} for {len(self.second)} mentors instead of"
+                f" {len(mentors)}: call method.setup(student, mentors) with the outputs of a first"
+                " batch, before the optimizer is made"
+            )
+        share = lesson.active * lesson.weight
+        terms = torch.stack(
+            [
+                share[place] * method.term(student, mentor, target, index)
+                for place, (method, mentor) in enumerate(zip(self._methods(), mentors, strict=True))
+            ]
+        )
+        return replace(
+            lesson,
+            loss=lesson.loss + terms.sum(0).mean(),
+            mentor_loss=lesson.mentor_loss + terms.detach(),
+        )
+
+    def _methods(self) -> list[Method]:
+        return [method for method in self.second if isinstance(method, Method)]
