@@ -1,19 +1,41 @@
 """What recipes can name, as lines of text."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from classroomkd.methods import Method
 
 
 def methods() -> Iterator[str]:
-    """Every method: name, year, title, kind, whom it listens to; then its options."""
+    """Every method: name, year, title, kind, what it needs; then its options and defaults."""
     from classroomkd.methods import list_methods, method_class, method_options
 
-    hears = {"nobody": "no mentor", "one": "one teacher", "all": "all mentors"}
     for name in list_methods():
         cls = method_class(name)
-        needs = hears[cls.listens] + (", features" if cls.needs_features else "")
-        yield f"{name:12s} {cls.year or '':4} {cls.title} ({cls.kind}; {needs})"
+        yield f"{name:12s} {cls.year or '':4} {cls.title} ({cls.kind}; {', '.join(_needs(cls))})"
         for option, field in method_options(name).model_fields.items():
             yield f"{'':17s} {option}: {field.default}"
+
+
+def _needs(method: type[Method]) -> Iterator[str]:
+    yield {"nobody": "no mentor", "one": "one teacher", "all": "several mentors"}[method.listens]
+    if method.needs_features:
+        yield "features"
+    if method.needs_preactivations:
+        yield "pre-activations"
+    if method.needs_index:
+        yield "a memory of every sample"
+    if method.views > 1:
+        yield f"{method.views} views"
+    if method.kind == "online":
+        yield "mentors that train along"
+    elif method.mutual:
+        yield "mentors may train along"
+    if method.__module__.startswith("classroomkd.methods.contrib"):
+        yield "contrib: see its docstring for what is unsure"
 
 
 def models() -> Iterator[str]:

@@ -35,9 +35,9 @@ class _Clock:
 
     def __call__(self, _: object) -> None:
         if self.calls == 0:
-            self.start = _now(self.device)
+            self.start = now(self.device)
         elif self.calls == self.steps:
-            self.end = _now(self.device)
+            self.end = now(self.device)
         self.calls += 1
 
     def seconds(self) -> float:
@@ -125,22 +125,22 @@ def _parts(classroom: Classroom, device: torch.device) -> dict[str, float]:
     classroom.begin_epoch(0)
     batches = iter(classroom.train)
     for _ in range(len(classroom.train)):
-        marks = [_now(device)]
+        marks = [now(device)]
         batch = next(batches)
-        marks.append(_now(device))
+        marks.append(now(device))
         with autocast(device, train.precision):
             taught = [outputs(mentor, batch.images, method) for mentor in classroom.mentors]
-            marks.append(_now(device))
+            marks.append(now(device))
             learnt = outputs(student, batch.images, method).logits
-        marks.append(_now(device))
+        marks.append(now(device))
         logits = learnt.detach().requires_grad_()
         method(logits, taught, batch.target).loss.backward()
-        marks.append(_now(device))
+        marks.append(now(device))
         optimizer.zero_grad()
         learnt.backward(logits.grad)
         optimizer.step()
         schedule.step()
-        marks.append(_now(device))
+        marks.append(now(device))
         data, mentors, forward, loss, rest = (
             end - start for start, end in zip(marks[:-1], marks[1:], strict=True)
         )
@@ -187,7 +187,8 @@ def _describe(result: dict[str, Any], ratios: Values, say: Callable[[str], None]
     )
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """The time in seconds, once the device has done what it was asked."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

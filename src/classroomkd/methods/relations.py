@@ -175,10 +175,22 @@ class RKD(PooledRelation):
 
 
 def geometry(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances by their mean ``[B, B]``, and cosines at the first of three ``[B, B, B]``."""
-    arrow = x.unsqueeze(0) - x.unsqueeze(1)  # from the first index to the second
-    length = arrow.square().sum(2).clamp_min(1e-12).sqrt()  # never 0: its slope is infinite there
-    unit = arrow / length.unsqueeze(2)
-    distance = length * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))
+    """Distances by their mean ``[B, B]``, and cosines at the first of three ``[B, B, B]``.
+
+    Both from inner products, so that no ``[B, B, D]`` is made; centred and in float64, because
+    differences of them lose digits. Where two samples coincide, both are 0.
+    """
+    centred = (x - x.mean(0)).double()
+    gram = centred @ centred.T
+    own = gram.diagonal()
+    square = own.unsqueeze(0) + own.unsqueeze(1) - 2 * gram
+    apart = square > 1e-10 * own.mean()
+    apart = apart & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+    length = torch.where(apart, square, 1.0).sqrt()  # at 0 the root has an infinite slope
+    distance = torch.where(apart, length, 0)
     mean = distance.sum() / (len(x) * (len(x) - 1))
-    return distance / mean, unit @ unit.mT
+    # (x_j - x_i) . (x_k - x_i) for i, j, k
+    product = gram.unsqueeze(0) - gram.unsqueeze(2) - gram.unsqueeze(1) + own.view(-1, 1, 1)
+    cosine = product.to(x.dtype) / (length.unsqueeze(2) * length.unsqueeze(1)).to(x.dtype)
+    angles = torch.where(apart.unsqueeze(2) & apart.unsqueeze(1), cosine, 0)
+    return (distance / mean.clamp_min(1e-12)).to(x.dtype), angles
