@@ -100,12 +100,56 @@ def test_runtime_failures_say_what_to_do(cli, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("methods", "ClassroomKD"), ("models", "resnet8x4"), ("datasets", "cifar100"), ("recipes", "digits-classroom")],
+    [("methods", "ClassroomKD"), ("models", "resnet8x4"), ("datasets", "cifar100"), ("recipes", "digits-classroom"), ("suites", "takd")],
 )  # fmt: skip
 def test_list(cli, kind, expected):
     code, text, _ = cli("list", kind)
     assert code == 0
     assert expected in text
+
+
+def test_bench_runs_a_suite_and_shows_it_again(cli, tmp_path):
+    path, out = tmp_path / "two.yaml", tmp_path / "out"
+    path.write_text(
+        "base: digits-mentor\nset: [student.model=resnet8]\nbaseline: alone\n"
+        "runs:\n  alone: {}\n  bad: {set: [train.optimizer.lr=1.0e+30]}\n"
+    )
+    quick = ("train.epochs=1", "train.batch_size=256")
+    code, text, err = cli("bench", path, *quick, "--out", out)
+    assert code == 1
+    assert err.startswith("error: 1 run failed\n  bad-s0: epoch 1: the loss is no longer finite")
+    assert "alone-s0: epoch 1/1" in text
+    shown, values = tmp_path / "shown" / "table.md", tmp_path / "table.json"
+    files = ("--markdown", shown, "--json", values)
+    code, again, _ = cli("bench", "suite", path, "--table", "--out", out, *files)
+    assert code == 0
+    assert "epoch 1/1" not in again
+    top1 = json.loads((out / "alone-s0" / "summary.json").read_text())["last"]["test_top1"]
+    assert f"{top1:.2f}" in again
+    assert f"| alone | resnet8 | none | 1 | {top1:.2f} |" in shown.read_text()
+    assert json.loads(values.read_text())["runs"][0]["last"]["values"] == [top1]
+
+
+def test_bench_lists_mistakes_before_anything_is_trained(cli, tmp_path):
+    code, _, err = cli("bench", "digits", "method.temprature=3", "--out", tmp_path / "out")
+    assert code == 2
+    assert "runs.kd: method.temprature: unknown option" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = cli("bench", "suite", "digit")
+    assert code == 2
+    assert "did you mean 'digits'?" in err
+    code, _, err = cli("bench", tmp_path / "none.yaml")
+    assert code == 2
+    assert "no such file" in err
+
+
+def test_bench_help_teaches(cli):
+    code, text, _ = cli("bench", "suite", "--help")
+    assert code == 0
+    assert "set: [train.epochs=4]" in text
+    assert "kd: {set: [method.name=kd]}" in text
+    assert "FILE.yaml" in cli("bench", "--help")[1]
+    assert cli("bench", "spede")[0] == 2
 
 
 def test_help_answers_before_torch_is_loaded():

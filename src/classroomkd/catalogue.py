@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,6 +62,17 @@ def recipes() -> Iterator[str]:
     """Every recipe of the package, with the comment at its head."""
     from classroomkd.config import list_recipes
 
-    for name, path in list_recipes().items():
-        first = path.read_text().splitlines()[0]
+    return _with_comments(list_recipes())
+
+
+def suites() -> Iterator[str]:
+    """Every suite of the package, with the comment at its head."""
+    from classroomkd.config.suite import list_suites
+
+    return _with_comments(list_suites())
+
+
+def _with_comments(paths: Mapping[str, Path]) -> Iterator[str]:
+    for name, path in paths.items():
+        first = path.read_text(encoding="utf-8").splitlines()[0]
         yield f"{name:22s} {first.removeprefix('#').strip()}"

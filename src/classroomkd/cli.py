@@ -4,9 +4,10 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from classroomkd.errors import ClassroomError, RecipeError
 
@@ -147,11 +148,12 @@ class Kind(StrEnum):
     models = "models"
     datasets = "datasets"
     recipes = "recipes"
+    suites = "suites"
 
 
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List what recipes can name: methods with their options, models, data sets, recipes."""
+    """List methods with their options, models, data sets, recipes, suites."""
     from classroomkd import catalogue
 
     for line in getattr(catalogue, kind.value)():
@@ -172,13 +174,194 @@ def demo(
     run_demo(out, say=_say)
 
 
-bench = typer.Typer(help="Benchmarks.", no_args_is_help=True)
+bank = typer.Typer(no_args_is_help=True)
+app.add_typer(bank, name="bank")
+
+
+@bank.callback()
+def _bank() -> None:
+    """Store what mentors say about every view once, and train any number of students from it.
+
+    A recipe with `bank: {path: ...}` reads its mentors' outputs there, runs those that are missing,
+    and adds what they say. Students share a bank if data, views and mentors are the same: give runs
+    of several seeds one seed of views (data.view_seed=0).
+    """
+
+
+@bank.command("build")
+def bank_build(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Fill a recipe's bank before anything is trained.
+
+    Says the size first. May be interrupted, and run by several processes at once.
+    """
+    from classroomkd.config import load_recipe
+
+    checked = load_recipe(recipe, overrides or [])
+
+    from classroomkd.engine.bank import build_bank
+
+    try:
+        build_bank(checked, say=_say, progress=sys.stderr.isatty())
+    except KeyboardInterrupt:
+        raise ClassroomError("interrupted: the same command goes on from here") from None
+
+
+@bank.command("verify")
+def bank_verify(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Check every byte of a recipe's bank, and recompute a sample of it. Exit code 1 if it differs.
+
+    Damaged parts are removed, and computed again when they are needed.
+    """
+    from classroomkd.config import load_recipe
+
+    checked = load_recipe(recipe, overrides or [])
+
+    from classroomkd.engine.bank import verify_bank
+    from classroomkd.mentors.bank import Bank
+
+    damaged = Bank(checked.bank.path, None).check() if checked.bank else []
+    for line in damaged:
+        _say(line)
+    wrong = verify_bank(checked, say=_say)
+    if damaged or wrong:
+        raise ClassroomError(
+            f"{len(damaged)} shards damaged, {len(wrong)} not what the mentors say here"
+        )
+    _say("every byte is as it was written, and what was recomputed is the same")
+
+
+BankFolder = Annotated[Path, typer.Argument(metavar="BANK", help="Folder of a bank.")]
+
+
+@bank.command("info")
+def bank_info(path: BankFolder) -> None:
+    """Say what a bank holds: mentors, views, samples, size."""
+    from classroomkd.mentors.bank import Bank, size_text
+
+    opened = Bank(path, None)
+    key = opened.key
+    _say(f"{path}: {key['data']['name']}, seed of views {key['seed']}, {size_text(opened.size())}")
+    for row in opened.info():
+        damage = f", {row.damaged} damaged" if row.damaged else ""
+        _say(
+            f"  {row.mentor:20s}{row.views:5d} views {row.samples:10d} samples"
+            f" {size_text(row.bytes):>10s}{damage}"
+        )
+
+
+@bank.command("prune")
+def bank_prune(
+    path: BankFolder,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="MENTOR", help="Not this one; may be repeated.")
+    ] = None,
+) -> None:
+    """Remove mentors' outputs from a bank: all but those to --keep."""
+    from classroomkd.errors import unknown_name
+    from classroomkd.mentors.bank import Bank, size_text
+
+    opened = Bank(path, None)
+    for name in keep or []:
+        if name not in opened.mentors():
+            raise ClassroomError(f"--keep: {unknown_name('mentor', name, opened.mentors())}")
+    before = opened.size()
+    removed = opened.prune(set(keep or []))
+    _say(f"removed {', '.join(removed) or 'nothing'}: {size_text(before - opened.size())}")
+
+
+class BenchGroup(TyperGroup):
+    """Reads ``bench FILE.yaml``, or a package suite's name, as ``bench suite FILE.yaml``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Put the command's name in where a suite stands in its place."""
+        suites = Path(__file__).parent / "suites"
+        if Path(args[0]).suffix in (".yaml", ".yml") or (suites / f"{args[0]}.yaml").is_file():
+            args = ["suite", *args]
+        return super().resolve_command(ctx, args)
+
+
+bench = typer.Typer(cls=BenchGroup, no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 
 @bench.callback()
 def _bench() -> None:
-    """Benchmarks: how fast this engine is on this machine."""
+    """Compare methods over recipes and seeds (suite), or measure the engine (speed).
+
+    `classroomkd bench FILE.yaml` is short for `classroomkd bench suite FILE.yaml`.
+    """
+
+
+@bench.command("suite")
+def suite_(
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE", help="A YAML file, or a name that `classroomkd list suites` shows."
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to every run, after its own."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; runs/<suite> if left out.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Train this run only; may be repeated."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Trainings at once; above 1 with one thread each.")
+    ] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace runs that have changed.")
+    ] = False,
+    table: Annotated[bool, typer.Option("--table", help="Train nothing, show the table.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the table as Markdown.")
+    ] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON.")
+    ] = None,
+) -> None:
+    r"""Train a suite's runs over their seeds, and compare them with its baseline.
+
+    A suite is a YAML file such as
+
+      base: cifar100-classroom      # a recipe: a name, or a path from this file
+      set: \[train.epochs=4]         # for every run
+      seeds: [0, 1, 2]
+      baseline: alone               # what the others are compared with
+      runs:
+        alone: {set: \[method.name=none]}
+        kd: {set: \[method.name=kd]}
+        again: {set: \[method.name=kd, "mentors=[{run: '{kd}'}]"]}
+
+    where '{kd}' is the folder of an earlier run (the same seed, or its only one).
+
+    All mistakes of all runs are listed before the first is trained. Finished
+    runs are kept and interrupted ones go on: give the same command again.
+    Differences are paired by seed, with 95 % intervals (Student's t).
+    """
+    from classroomkd.config.suite import load_suite
+
+    checked = load_suite(suite, overrides or [], recipes=not table)
+    folder = out or Path("runs") / checked.name
+    failures: dict[str, str] = {}
+    if not table:
+        from classroomkd.bench.suite import run_suite
+
+        failures = run_suite(
+            checked, folder, only=only or [], jobs=jobs, overwrite=overwrite, say=_say
+        )
+
+    from classroomkd.bench.comparison import compare, write_comparison
+
+    rows = compare(checked, folder)
+    _say(write_comparison(checked, rows, markdown=markdown, as_json=as_json))
+    if failures:
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
+        count = "1 run" if len(failures) == 1 else f"{len(failures)} runs"
+        raise ClassroomError(f"{count} failed{lines}")
 
 
 @bench.command()

@@ -32,17 +32,18 @@ def examine(recipe: Recipe) -> list[Finding]:
 
     Looks at every mentor's mode, gradients and accuracy (a mentor near chance has another class
     order or other pixels), at mentors that are the same network, and at whether the terms of the
-    loss and their gradients are of comparable size.
+    loss and their gradients are of comparable size. Mentors that train along are not judged: they
+    have learnt nothing yet.
 
     Raises:
         ClassroomError: if data or weights cannot be had or do not fit each other.
     """
     classroom = build_classroom(recipe)
     batch = _plain_batch(classroom)
-    said = {mentor.name: mentor(batch.images).float() for mentor in classroom.mentors}
+    said = {m.name: m(batch.images).float() for m in classroom.mentors if not m.learns}
     return [
         *_data(classroom, batch),
-        *(finding for m in classroom.mentors for finding in _mentor(m, said[m.name], batch)),
+        *(finding for m in classroom.mentors for finding in _mentor(m, said, batch)),
         *_duplicates(said),
         *_terms(classroom, batch),
     ]
@@ -76,7 +77,11 @@ def _data(classroom: Classroom, batch: Batch) -> Iterator[Finding]:
         yield Finding("warning", "data", "pixels do not fill [0, 1]: are the images read rightly?")
 
 
-def _mentor(mentor: Mentor, logits: Tensor, batch: Batch) -> Iterator[Finding]:
+def _mentor(mentor: Mentor, said: dict[str, Tensor], batch: Batch) -> Iterator[Finding]:
+    if mentor.learns:
+        yield Finding("ok", mentor.name, f"{mentor.role}, trains along: nothing to check before")
+        return
+    logits = said[mentor.name]
     if mentor.network.training or any(p.requires_grad for p in mentor.network.parameters()):
         yield Finding("wrong", mentor.name, "is in training mode or has gradients: it would change")
     if not torch.isfinite(logits).all():
@@ -137,7 +142,7 @@ def _terms(classroom: Classroom, batch: Batch) -> Iterator[Finding]:
     for mentor, share in zip(
         classroom.mentors, lesson.active.float().flatten(1).mean(1), strict=False
     ):
-        if share.item() < 0.01:
+        if not mentor.learns and share.item() < 0.01:
             yield Finding(
                 "warning",
                 mentor.name,

@@ -124,6 +124,56 @@ def test_batches_do_not_share_memory_with_the_set(toy):
     assert toy.target.any()
 
 
+def halves(batch):
+    """The two views of a batch."""
+    count = len(batch.target) // 2
+    return (Batch(*(t[:count] for t in batch)), Batch(*(t[count:] for t in batch)))
+
+
+def test_two_views_of_each_sample(toy):
+    loader = ViewLoader(toy, 20, augment=AUGMENT, second=[flip()], shuffle=True)
+    assert len(loader) == 6
+    batches = list(loader)
+    assert [len(batch.target) for batch in batches] == [40] * 5 + [2]
+    assert [len(batch.images) for batch in batches] == [40] * 5 + [2]
+    firsts, seconds = zip(*map(halves, batches), strict=True)
+    for first, second in zip(firsts, seconds, strict=True):
+        assert torch.equal(first.index, second.index)
+        assert torch.equal(first.target, second.target)
+    alone = ViewLoader(toy, 20, augment=AUGMENT, shuffle=True)
+    assert_same_views(by_index(firsts), by_index(alone))
+    plain = {int(i): image.float() / 255 for i, image in zip(toy.index, toy.images, strict=True)}
+    for index, (image, _) in by_index(seconds).items():
+        whole, mirrored = plain[index], plain[index].flip(-1)
+        assert torch.equal(image, whole) or torch.equal(image, mirrored)
+
+
+def test_the_second_view_is_drawn_anew(toy):
+    """The same functions, but other numbers; no functions: the plain image."""
+    loader = ViewLoader(toy, 101, augment=AUGMENT, second=AUGMENT)
+    first, second = halves(next(iter(loader)))
+    assert (first.images == second.images).flatten(1).all(1).sum() < 20
+    _, second = halves(next(iter(ViewLoader(toy, 101, augment=AUGMENT, second=[]))))
+    assert torch.equal(second.images, toy.images.float() / 255)
+
+
+def test_second_views_depend_on_the_sample_alone(toy):
+    def seconds(**options):
+        loader = ViewLoader(toy, augment=AUGMENT, second=AUGMENT, **options)
+        loader.set_epoch(3)
+        return by_index([halves(batch)[1] for batch in loader])
+
+    assert_same_views(seconds(batch_size=7, shuffle=True), seconds(batch_size=101))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_two_views_keep_the_memory_format_and_leave_out_by_samples(toy, channels_last):
+    loader = ViewLoader(toy, 20, second=AUGMENT, drop_last=True, channels_last=channels_last)
+    assert [len(batch.target) for batch in loader] == [40] * 5
+    wanted = torch.channels_last if channels_last else torch.contiguous_format
+    assert all(batch.images.is_contiguous(memory_format=wanted) for batch in loader)
+
+
 def test_wrong_batch_size(toy):
     with pytest.raises(ValueError, match="batch_size must be 1 or more, not 0"):
         ViewLoader(toy, 0)

@@ -129,7 +129,7 @@ def test_a_registered_view(monkeypatch):
 
         return view
 
-    assert list_views() == ["crop", "fade", "flip"]
+    assert list_views() == ["crop", "erase", "fade", "flip", "jitter", "randaugment"]
     images = images_of(30)
     faded = make_view(
         images, torch.arange(30), seed=0, epoch=0, augment=[create_view("fade", strength=1.0)]

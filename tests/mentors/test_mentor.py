@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors import Mentor, class_map
+from classroomkd.mentors import LearningMentor, Mentor, class_map
 from classroomkd.methods import create_method, list_methods, method_class
 from classroomkd.models import build_model
 

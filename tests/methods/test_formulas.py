@@ -185,19 +185,7 @@ def test_ebkd():
     np.testing.assert_allclose(lesson.weight, weights)
 
 
-def test_ca_mkd():
-    student, mentors, target = scene(3)
-    losses = np.array(
-        [[log_loss(z, y) for z, y in zip(m, target.tolist(), strict=True)] for m in mentors.numpy()]
-    )
-    shares = np.exp(losses) / np.exp(losses).sum(0)
-    weights = (1 - shares) / 2
-    np.testing.assert_allclose(weights.sum(0), 1)
-    lesson = create_method("ca_mkd")(student, mentors, target)
-    assert lesson.loss.item() == pytest.approx(weighted(student, mentors, target, weights))
-
-
-@pytest.mark.parametrize("name", ["ebkd", "ca_mkd", "aver"])
+@pytest.mark.parametrize("name", ["ebkd", "aver"])
 def test_one_mentor_alone_has_the_whole_weight(name):
     student, mentors, target = scene(1)
     lesson = create_method(name)(student, mentors, target)

@@ -8,7 +8,7 @@ import torch
 from classroomkd.methods import Outputs, create_method
 from classroomkd.methods.contrib.cc import gaussian
 from classroomkd.methods.relations import geometry, similarities
-from tests.methods.test_features import io, random, term, torchdistill_losses
+from tests.methods.scenes import io, random, term, torchdistill_losses
 
 B, C = 5, 4
 TARGET = torch.tensor([0, 3, 1, 2, 2])

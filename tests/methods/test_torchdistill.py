@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from classroomkd.methods import create_method
-from tests.methods.test_features import torchdistill_losses
+from tests.methods.scenes import torchdistill_losses
 
 B, C = 7, 10
 CASES = {

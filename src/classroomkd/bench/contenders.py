@@ -13,8 +13,8 @@ from classroomkd.config import Recipe
 from classroomkd.config.schema import MethodRecipe, Student, Train
 from classroomkd.data import ImageSet, ViewLoader, crop, flip
 from classroomkd.engine.build import Classroom
+from classroomkd.engine.hearing import Hearing
 from classroomkd.engine.optim import build_optimizer, build_schedule
-from classroomkd.engine.step import hold_lesson
 from classroomkd.engine.trainer import fit
 from classroomkd.mentors import Mentor
 from classroomkd.methods import create_method
@@ -82,9 +82,7 @@ def train_plainly(classroom: Classroom, tick: Tick) -> None:
     schedule = build_schedule(optimizer, train, len(classroom.train))
     classroom.begin_epoch(0)
     for batch in classroom.train:
-        lesson = hold_lesson(
-            classroom.student, classroom.mentors, classroom.method, batch, train.precision
-        )
+        lesson = classroom.hold(batch)
         tick(lesson)
         optimizer.zero_grad()
         lesson.loss.backward()
@@ -103,14 +101,17 @@ def build_bench(settings: Settings, device: torch.device, *, alone: bool = False
     )
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     student, mentors = build_networks(settings, device, alone=alone)
+    taught = [Mentor(mentor, mentor.name).to(device, layout) for mentor in mentors]
+    lessons = create_method(method).to(device)
     return Classroom(
         recipe=recipe,
         student=student.to(memory_format=layout),  # type: ignore[call-overload]
-        mentors=[Mentor(mentor, mentor.name).to(device, layout) for mentor in mentors],
-        method=create_method(method).to(device),
+        mentors=taught,
+        method=lessons,
         train=build_loader(settings, device, channels_last=recipe.train.channels_last),
         dev=None,
         device=device,
+        hearing=Hearing(taught, lessons, device, settings.classes),
     )
 
 

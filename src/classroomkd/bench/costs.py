@@ -21,10 +21,10 @@ from classroomkd.bench.contenders import Settings, build_bench
 from classroomkd.bench.speed import now
 from classroomkd.data import Batch
 from classroomkd.engine.build import Classroom, choose_device
+from classroomkd.engine.hearing import outputs
 from classroomkd.engine.optim import build_optimizer
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.runs import environment
-from classroomkd.engine.step import outputs
 from classroomkd.methods import Outputs, create_method, list_methods, method_class
 
 SAMPLES = 50_000  # what methods with a memory remember: CIFAR-100's training set

@@ -18,10 +18,10 @@ import torch
 
 from classroomkd.bench.contenders import TITLES, Settings, build_bench, build_contenders
 from classroomkd.engine.build import Classroom, choose_device
+from classroomkd.engine.hearing import outputs
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.runs import environment
-from classroomkd.engine.step import outputs
 
 Values = dict[str, list[float]]  # by name, one a round
 

@@ -47,11 +47,20 @@ def _run_with_student(path: Path) -> Path:
     return path
 
 
+def _shelf(path: Path) -> Path:
+    _existing(path)
+    if not (path / "mentor.json").exists():
+        raise ValueError(f"{path} has no mentor.json: give a mentor's folder in a bank")
+    return path
+
+
 ModelName = Annotated[str, AfterValidator(_known_model)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 ExistingPath = Annotated[UserPath, AfterValidator(_existing)]
 ExistingFile = Annotated[UserPath, AfterValidator(_file)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -88,6 +97,7 @@ _VIEWS = {
     "cifar10": _CROP_AND_FLIP,
     "cifar100": _CROP_AND_FLIP,
 }
+_STRONG = {"digits": {"name": "erase"}}  # after the usual views, in a second view
 
 
 class Data(Section):
@@ -104,6 +114,22 @@ class Data(Section):
     )
     augment: tuple[View, ...] = Field(
         default=(), description="views; the data set's usual if left out"
+    )
+    second: tuple[View, ...] = Field(
+        default=(),
+        description="views of each sample's second view, for methods that want two;"
+        " the data set's usual and a strong one if left out",
+    )
+
+    view_seed: Seed | None = Field(
+        default=None,
+        description="seed of the views; the recipe's if left out. Runs of several seeds share a"
+        " bank only with one seed of views",
+    )
+    repeat: Count | None = Field(
+        default=None,
+        description="how many views of a sample there are, which repeat over the epochs: as many"
+        " as epochs if left out",
     )
 
     @field_validator("name")
@@ -129,9 +155,15 @@ class Data(Section):
     @model_validator(mode="before")
     @classmethod
     def _views_of_the_set(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and raw.get("augment") is None:
-            return {**raw, "augment": _VIEWS.get(str(raw.get("name", "cifar100")), ())}
-        return raw
+        if not isinstance(raw, dict):
+            return raw
+        name = str(raw.get("name", "cifar100"))
+        usual = _VIEWS.get(name, ())
+        defaults = {
+            "augment": usual,
+            "second": (*usual, _STRONG.get(name, {"name": "randaugment"})),
+        }
+        return {**raw, **{key: v for key, v in defaults.items() if raw.get(key) is None}}
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -154,6 +186,9 @@ class MentorRecipe(Section):
     """
 
     run: Annotated[UserPath, AfterValidator(_run_with_student)] | None = None
+    outputs: Annotated[UserPath, AfterValidator(_shelf)] | None = Field(
+        default=None, description="its folder in a bank, for a mentor that cannot run here"
+    )
     checkpoint: ExistingFile | None = Field(default=None, description=".safetensors, .pt or .pth")
     model: ModelName | None = Field(default=None, description="of the checkpoint")
     classes: tuple[str, ...] | None = Field(
@@ -169,14 +204,21 @@ class MentorRecipe(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        fresh = self.train and self.run is None and self.model is not None
-        if not fresh and (self.run is None) == (self.checkpoint is None):
-            raise ValueError("give either run (a run folder) or checkpoint (a file) with model")
+        given = sum(source is not None for source in (self.run, self.checkpoint, self.outputs))
+        fresh = self.train and given == 0 and self.model is not None
+        if not fresh and given != 1:
+            raise ValueError(
+                "give one of run (a run folder), checkpoint (a file) with model, and outputs"
+                " (its folder in a bank); or train: true with model, to start from nothing"
+            )
+        if self.outputs is not None and self.train:
+            raise ValueError("a mentor whose outputs alone are here cannot train along")
         if self.checkpoint is not None and self.model is None:
             raise ValueError("a checkpoint needs model: the name of its network")
         extra = [k for k in ("model", "classes", "mean", "std") if getattr(self, k) is not None]
-        if self.run is not None and extra:
-            raise ValueError(f"a run knows its own {', '.join(extra)}: leave it out")
+        if self.checkpoint is None and not fresh and extra:
+            source = "a run" if self.run is not None else "a bank"
+            raise ValueError(f"{source} knows its own {', '.join(extra)}: leave it out")
         return self
 
 
@@ -276,19 +318,30 @@ class Train(Section):
         return device
 
 
+class Bank(Section):
+    """Where mentors' outputs are stored, for this run and others with the same views."""
+
+    path: UserPath = Field(description="folder; see `classroomkd bank build`")
+    top: Count | None = Field(
+        default=None, description="classes stored beside the true one; all if left out"
+    )
+    limit_gb: Positive = Field(default=20.0, description="size that the folder may have")
+
+
 class Recipe(Section):
     """Everything that decides a run."""
 
     name: str = Field(
         pattern=r"^[^/\\]*[^/\\.][^/\\]*$", description="the run's folder is runs/<name>"
     )
-    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    seed: Seed = 0
     task: Literal["classification"] = "classification"
     data: Data = Data()
     student: Student
     mentors: tuple[MentorRecipe, ...] = ()
     method: MethodRecipe = MethodRecipe()
     train: Train = Train()
+    bank: Bank | None = None
 
     @model_validator(mode="after")
     def _mutual(self) -> Self:

@@ -1,6 +1,6 @@
 """Batches of views of an image set, made on the device in one piece.
 
-``B`` samples in a batch.
+``B`` samples in a batch, or ``B`` rows where each sample comes in two views.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,15 @@ from classroomkd.data.draws import permutation
 from classroomkd.data.images import ImageSet
 from classroomkd.data.views import ViewFunction, make_view
 
+_SECOND = 2**31  # from the seed of the first view to that of the second; a recipe's are below it
+
 
 class Batch(NamedTuple):
     """Samples as a classroom sees them.
 
     ``images`` ``[B, 3, H, W]`` float32 in [0, 1]; ``target`` ``[B]`` int64; ``index`` ``[B]``
-    int64, the samples' places in the original training set, which key the views.
+    int64, the samples' places in the original training set, which key the views. With two views of
+    each sample, first come all samples in one view, then the same samples in the other.
     """
 
     images: Tensor
@@ -37,8 +40,13 @@ class ViewLoader:
     Args:
         image_set: What to show.
         batch_size: Samples in a batch.
-        seed: Seed of order and views.
+        seed: Seed of the order, and of the views if they have none of their own.
+        view_seed: Seed of the views.
+        repeat: How many different views a sample has: epoch ``e`` shows those of epoch
+            ``e % repeat``. None for new ones in each epoch.
         augment: View functions, applied in order; none for evaluation.
+        second: View functions of a second view of each sample, drawn independently of the first, or
+            None for one view. A batch then has twice as many images as samples.
         shuffle: Whether to draw a new order each epoch.
         drop_last: Whether to leave out a last batch that is not full.
         device: Where the batches are made.
@@ -63,7 +71,10 @@ class ViewLoader:
         batch_size: int,
         *,
         seed: int = 0,
+        view_seed: int | None = None,
+        repeat: int | None = None,
         augment: Sequence[ViewFunction] = (),
+        second: Sequence[ViewFunction] | None = None,
         shuffle: bool = False,
         drop_last: bool = False,
         device: torch.device | str = "cpu",
@@ -75,9 +86,14 @@ class ViewLoader:
         # In the format of the batches, a batch is gathered without a second copy.
         images = image_set.images.contiguous(memory_format=self.memory_format)
         self.image_set = replace(image_set, images=images).to(device)
+        self._numbers = image_set.index.cpu()
         self.batch_size = batch_size
         self.seed = seed
-        self.augment = tuple(augment)
+        self.repeat = repeat
+        own = seed if view_seed is None else view_seed
+        self.views = [(own, tuple(augment))]
+        if second is not None:
+            self.views.append((own + _SECOND, tuple(second)))
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.device = torch.device(device)
@@ -91,12 +107,34 @@ class ViewLoader:
         """Choose the epoch, from 0, of the next iteration."""
         self.epoch = epoch
 
+    @property
+    def view(self) -> int:
+        """The number of the views that the next iteration shows, from 0."""
+        return self.epoch % self.repeat if self.repeat else self.epoch
+
+    def samples(self) -> Tensor:
+        """``[n]`` int64, on the host: the samples of the next iteration, by their numbers."""
+        return self._numbers[self._rows()]
+
+    def _rows(self) -> Tensor:
+        """``[n]`` int64, on the host: their places in `image_set`, in order."""
+        count = len(self.image_set)
+        shuffled = self.shuffle
+        order = permutation(count, self.seed, self.epoch) if shuffled else torch.arange(count)
+        return order[: len(self) * self.batch_size]
+
     def __iter__(self) -> Iterator[Batch]:
-        epoch, count = self.epoch, len(self.image_set)
-        order = permutation(count, self.seed, epoch) if self.shuffle else torch.arange(count)
-        for rows in order.to(self.device).split(self.batch_size)[: len(self)]:
+        epoch = self.view
+        for rows in self._rows().to(self.device).split(self.batch_size)[: len(self)]:
             index = self.image_set.index[rows]
-            images = self.image_set.images[rows]
-            views = make_view(images, index, seed=self.seed, epoch=epoch, augment=self.augment)
-            views = views.contiguous(memory_format=self.memory_format)
-            yield Batch(views, self.image_set.target[rows], index)
+            images, target = self.image_set.images[rows], self.image_set.target[rows]
+            views = [
+                make_view(images, index, seed=seed, epoch=epoch, augment=augment)
+                for seed, augment in self.views
+            ]
+            shown = views[0] if len(views) == 1 else torch.cat(views)
+            yield Batch(
+                shown.contiguous(memory_format=self.memory_format),
+                target.repeat(len(views)),
+                index.repeat(len(views)),
+            )

@@ -1,22 +1,29 @@
 """From a recipe to the things that a run needs: data, student, mentors, method."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from classroomkd.config import Recipe
-from classroomkd.config.schema import Data, MentorRecipe
+from classroomkd.config.schema import Data, MentorRecipe, View
+from classroomkd.core import Lesson
 from classroomkd.data import (
+    Batch,
     ImageSet,
+    ViewFunction,
     ViewLoader,
     create_view,
     development_split,
     load_image_set,
 )
-from classroomkd.engine.step import outputs
+from classroomkd.engine.hearing import Hearing, outputs
+from classroomkd.engine.shelves import open_shelves
+from classroomkd.engine.step import hold_lesson
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors import Mentor, mentor_names, open_mentor
-from classroomkd.methods import Method, create_method, method_class
+from classroomkd.mentors import Mentor, StoredMentor, mentor_names, open_mentor
+from classroomkd.methods import Method, Outputs, create_method, method_class
 from classroomkd.models import Network, build_model, load_weights
 
 EVALUATION_BATCH = 512
@@ -34,6 +41,7 @@ class Classroom:
         train: augmented views, in an order of their own for each epoch.
         dev: plain images of the development split, or None without one.
         device: where everything lies.
+        hearing: what the mentors say about a batch, live or from the recipe's bank.
     """
 
     recipe: Recipe
@@ -43,6 +51,7 @@ class Classroom:
     train: ViewLoader
     dev: ViewLoader | None
     device: torch.device
+    hearing: Hearing
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -53,16 +62,33 @@ class Classroom:
         """Order, views and every other chance of an epoch are functions of seed and epoch alone."""
         self.train.set_epoch(epoch)
         self.method.begin_epoch(epoch, self.recipe.train.epochs)
+        self.hearing.begin(self.train.view, self.train.samples())
         torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
 
+    def hold(self, batch: Batch) -> Lesson:
+        """The lesson of a batch; see `hold_lesson`."""
+        precision = self.recipe.train.precision
+        return hold_lesson(
+            self.student, self.mentors, self.method, batch, precision, hear=self.hearing
+        )
 
-def build_classroom(recipe: Recipe) -> Classroom:
+    def end_epoch(self) -> None:
+        """Let the bank keep what mentors have said in the epoch."""
+        self.hearing.end()
+
+
+def build_classroom(recipe: Recipe, say: Callable[[str], object] = print) -> Classroom:
     """Build everything that a recipe names.
 
     The student's first weights depend on the seed alone, not on the mentors.
 
+    Args:
+        recipe: checked.
+        say: told about damage in the recipe's bank.
+
     Raises:
-        ClassroomError: if data or weights cannot be had or do not fit each other.
+        ClassroomError: if data or weights cannot be had or do not fit each other, or if the bank
+            holds other views or mentors.
     """
     device = choose_device(recipe.train.device)
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
@@ -76,35 +102,94 @@ def build_classroom(recipe: Recipe) -> Classroom:
     if recipe.student.checkpoint is not None:
         load_weights(student, recipe.student.checkpoint)
     student.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    mentors = []
-    for place, (entry, name) in enumerate(heard_mentors(recipe), start=1):
-        torch.manual_seed(recipe.seed + 7919 * place)  # for those that start from nothing
-        mentors.append(open_mentor(entry, name, classes).to(device, memory_format))
+    mentors = open_mentors(recipe, train_set, device)
     torch.manual_seed(recipe.seed)
     method = create_method(recipe.method.name, **recipe.method.options)
+    _check_bank(recipe, method)
     _show_shapes(method, student, mentors, train_set, device)
-
-    def loader(image_set: ImageSet, batch_size: int, *, training: bool) -> ViewLoader:
-        return ViewLoader(
-            image_set,
-            batch_size,
-            seed=recipe.seed,
-            augment=[create_view(v.name, **v.options) for v in recipe.data.augment if training],
-            shuffle=training,
-            drop_last=training and len(image_set) >= batch_size,
-            device=device,
-            channels_last=recipe.train.channels_last,
-        )
-
+    plain = partial(ViewLoader, device=device, channels_last=recipe.train.channels_last)
     return Classroom(
         recipe=recipe,
         student=student,
         mentors=mentors,
         method=method.to(device),
-        train=loader(train_set, recipe.train.batch_size, training=True),
-        dev=loader(dev_set, EVALUATION_BATCH, training=False) if dev_set is not None else None,
+        train=training_views(recipe, train_set, device, views=method.views),
+        dev=plain(dev_set, EVALUATION_BATCH) if dev_set is not None else None,
         device=device,
+        hearing=Hearing(
+            mentors,
+            method,
+            device,
+            len(classes),
+            open_shelves(recipe, train_set, mentors, say),
+            recipe.bank.top if recipe.bank else None,
+        ),
     )
+
+
+def open_mentors(recipe: Recipe, train_set: ImageSet, device: torch.device) -> list[Mentor]:
+    """The mentors that a recipe's method listens to, on the device."""
+    memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    mentors = []
+    for place, (entry, name) in enumerate(heard_mentors(recipe), start=1):
+        torch.manual_seed(recipe.seed + 7919 * place)  # for those that start from nothing
+        entry = _normalised(entry, train_set)
+        mentors.append(open_mentor(entry, name, train_set.classes).to(device, memory_format))
+    return mentors
+
+
+def training_views(
+    recipe: Recipe,
+    train_set: ImageSet,
+    device: torch.device,
+    *,
+    views: int = 1,
+    batch_size: int | None = None,
+) -> ViewLoader:
+    """The training set in the recipe's views: in batches of a step, each epoch in its own order.
+
+    Args:
+        recipe: which views, and their seed.
+        train_set: what is shown.
+        device: where batches are made.
+        views: how many of a sample are in a batch, 1 or 2.
+        batch_size: for all samples in their own order, as the bank wants them, in such batches.
+    """
+
+    def functions(views: tuple[View, ...]) -> list[ViewFunction]:
+        return [create_view(view.name, **view.options) for view in views]
+
+    return ViewLoader(
+        train_set,
+        batch_size or recipe.train.batch_size,
+        seed=recipe.seed,
+        view_seed=recipe.data.view_seed,
+        repeat=recipe.data.repeat,
+        augment=functions(recipe.data.augment),
+        second=functions(recipe.data.second) if views == 2 else None,
+        shuffle=batch_size is None,
+        drop_last=batch_size is None and len(train_set) >= recipe.train.batch_size,
+        device=device,
+        channels_last=recipe.train.channels_last,
+    )
+
+
+def _check_bank(recipe: Recipe, method: Method) -> None:
+    stored = recipe.bank is not None or any(mentor.outputs for mentor in recipe.mentors)
+    if stored and (method.needs_features or method.views > 1):
+        wants = "reads features" if method.needs_features else "wants two views of a sample"
+        raise ClassroomError(
+            f"method '{recipe.method.name}' {wants}, and a bank holds the logits of one view:"
+            " leave bank out, or use another method"
+        )
+
+
+def _normalised(entry: MentorRecipe, image_set: ImageSet) -> MentorRecipe:
+    """A mentor that starts from nothing normalises by the data's pixels, as the student does."""
+    if entry.run is not None or entry.checkpoint is not None:
+        return entry
+    own = {"mean": entry.mean or image_set.mean, "std": entry.std or image_set.std}
+    return entry.model_copy(update=own)
 
 
 @torch.no_grad()
@@ -120,11 +205,19 @@ def _show_shapes(
     From the shapes it builds its adapters and memories.
     """
     images = image_set.images[:2].to(device).float().div(255)
-    student.eval()
-    said = [outputs(network, images, method) for network in (student, *mentors)]
+    learning = [student, *(mentor.network for mentor in mentors if mentor.learns)]
+    for network in learning:
+        network.eval()  # two images are not to be in anybody's running statistics
+    shown = outputs(student, images, method)
+    unseen = Outputs(torch.zeros_like(shown.logits))  # of mentors that cannot run here
+    said = [
+        unseen if isinstance(mentor, StoredMentor) else outputs(mentor, images, method)
+        for mentor in mentors
+    ]
     method.enroll(image_set.index, image_set.target)
-    method.setup(said[0], said[1:])
-    student.train()
+    method.setup(shown, said)
+    for network in learning:
+        network.train()
 
 
 def training_sets(data: Data) -> tuple[ImageSet, ImageSet | None]:

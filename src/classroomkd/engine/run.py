@@ -50,7 +50,7 @@ def train(
     run.check(recipe, resume=resume, overwrite=overwrite)
     with run.claim():
         run.check(recipe, resume=resume, overwrite=overwrite)  # nobody has been here meanwhile
-        classroom = build_classroom(recipe)
+        classroom = build_classroom(recipe, say)
         run.prepare(recipe, fresh=not resume)
         if not resume:
             run.write_json("environment.json", _circumstances(classroom))

@@ -3,13 +3,14 @@
 Shapes: ``M`` mentors, ``B`` samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
+from classroomkd.engine.hearing import outputs
 from classroomkd.engine.precision import autocast
 from classroomkd.mentors import Mentor
 from classroomkd.methods import Method, Outputs
@@ -21,6 +22,7 @@ def hold_lesson(
     method: Method,
     batch: Batch,
     precision: str = "fp32",
+    hear: Callable[[Batch], list[Outputs]] | None = None,
 ) -> Lesson:
     """Show a batch to the student and to its mentors, and let the method make a lesson of it.
 
@@ -33,9 +35,10 @@ def hold_lesson(
         method: what is learnt from them.
         batch: images, target and index, on the networks' device.
         precision: ``"fp32"`` or ``"bf16"`` (autocast).
+        hear: what the mentors say about a batch; None to ask each of them.
     """
     with autocast(batch.images.device, precision):
-        taught = [outputs(mentor, batch.images, method) for mentor in mentors]
+        taught = hear(batch) if hear else [outputs(m, batch.images, method) for m in mentors]
         learnt = outputs(student, batch.images, method)
     lesson = method(learnt, taught, batch.target, batch.index)
     trained = [place for place, mentor in enumerate(mentors) if mentor.learns]
@@ -43,12 +46,3 @@ def hold_lesson(
         return lesson
     peers = method.peer_loss(learnt, taught, trained, batch.target)
     return replace(lesson, loss=lesson.loss + peers)
-
-
-def outputs(network: nn.Module | Mentor, images: Tensor, method: Method) -> Outputs:
-    """What a network or mentor says about images: all that a method needs."""
-    if not method.needs_features:
-        return Outputs(network(images))
-    options = {"preactivations": True} if method.needs_preactivations else {}
-    stages = dict(network.forward_stages(images, **options))  # type: ignore[operator]
-    return Outputs(stages.pop("logits"), stages, getattr(network, "classifier", None))

@@ -17,7 +17,7 @@ from classroomkd.engine.build import Classroom
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.step import hold_lesson
 from classroomkd.errors import ClassroomError
-from classroomkd.models import Network
+from classroomkd.models import Network, graduate
 
 EpochEnd = Callable[[int, Network, float], None]
 
@@ -34,17 +34,20 @@ class LessonModule(L.LightningModule):
         self.method = classroom.method
         self.peers = nn.ModuleList(m.network for m in classroom.mentors if m.learns)
         self.latest: Tensor | None = None
-        precision = classroom.recipe.train.precision
-
         # Closures: a copy of this module, such as a running average of it, shares what they hold.
-        def hold(batch: Batch) -> Lesson:
-            return hold_lesson(self.student, classroom.mentors, self.method, batch, precision)
-
-        self._hold, self._on_lesson, self._classroom = hold, on_lesson, lambda: classroom
+        self._on_lesson, self._classroom = on_lesson, lambda: classroom
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One lesson."""
-        lesson = self._hold(batch)
+        classroom = self._classroom()
+        lesson = hold_lesson(
+            self.student,
+            classroom.mentors,
+            self.method,
+            batch,
+            classroom.recipe.train.precision,
+            hear=classroom.hearing,
+        )
         self._on_lesson(lesson)
         self.latest = lesson.loss.detach()
         return lesson.loss
@@ -52,6 +55,10 @@ class LessonModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Begin the epoch as any other loop would, so that resuming is exact."""
         self._classroom().begin_epoch(self.current_epoch)
+
+    def on_train_epoch_end(self) -> None:
+        """Let the bank keep what mentors have said."""
+        self._classroom().end_epoch()
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer over student and method, its schedule stepped after each batch."""
@@ -71,7 +78,7 @@ class _Bar(TQDMProgressBar):
 
 
 class _EpochEnd(Callback):
-    """Shows the epoch's student (its average, if there is one), then saves the state atomically."""
+    """Shows the student to judge (the average, if there is one), then saves all atomically."""
 
     def __init__(
         self, on_epoch: EpochEnd, checkpoint: Path | None, average: EMAWeightAveraging | None
@@ -84,7 +91,7 @@ class _EpochEnd(Callback):
         averaged = self.average and self.average._average_model
         module = cast(LessonModule, averaged.module if averaged else pl_module)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.on_epoch(trainer.current_epoch, module.student, rate)
+        self.on_epoch(trainer.current_epoch, graduate(module.student, module.method), rate)
         if self.checkpoint is not None:
             part = self.checkpoint.with_suffix(".part")
             trainer.save_checkpoint(part)

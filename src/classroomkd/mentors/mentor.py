@@ -4,8 +4,8 @@ Shapes: ``B`` samples, ``C`` classes of the data.
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, Self
 
 import torch
@@ -71,14 +71,16 @@ class Mentor:
     def classifier(self) -> nn.Linear | None:
         """A frozen copy of the network's last layer, in the data's class order, if it has one."""
         last = getattr(self.network, "classifier", None)
-        if not isinstance(last, nn.Linear):
-            return None
-        copy = deepcopy(last)
-        if self.class_map is not None:
-            copy.weight = nn.Parameter(last.weight[self.class_map])
-            copy.bias = None if last.bias is None else nn.Parameter(last.bias[self.class_map])
-            copy.out_features = len(self.class_map)
-        return copy.requires_grad_(False)
+        if self.learns or not isinstance(last, nn.Linear):
+            return None  # of one that learns, a copy would soon be out of date
+        rows = torch.arange(last.out_features) if self.class_map is None else self.class_map.cpu()
+        copy = nn.Linear(last.in_features, len(rows), bias=last.bias is not None)
+        kept = {name: value[rows.to(value.device)] for name, value in last.state_dict().items()}
+        copy.load_state_dict(kept)
+        return copy.to(last.weight).requires_grad_(False)
+
+    def check_that_it_can_run(self, view: int) -> None:
+        """Raise a ClassroomError for a mentor whose outputs alone are here."""
 
     def _frozen(self) -> nn.Module:
         if self.network.training:  # somebody called train() on it
@@ -87,6 +89,39 @@ class Mentor:
 
     def _ordered(self, logits: Tensor) -> Tensor:
         return logits if self.class_map is None else logits.index_select(-1, self.class_map)
+
+
+class StoredMentor(Mentor):
+    """A mentor that cannot run here: a bank has its outputs, and nobody its network.
+
+    Args:
+        name: in reports.
+        role: ``"teacher"`` or ``"peer"``.
+        shelf: its folder in the bank.
+    """
+
+    def __init__(self, name: str, role: Literal["teacher", "peer"], shelf: Path) -> None:
+        super().__init__(nn.Identity(), name, role)
+        self.shelf = shelf
+
+    def check_that_it_can_run(self, view: int) -> None:
+        """Raise a ClassroomError: it cannot."""
+        raise ClassroomError(
+            f"{self.name} cannot run here, and {self.shelf} has not all of its outputs for view"
+            f" {view}: build them with `classroomkd bank build` where its network is, or train for"
+            " fewer epochs (train.epochs, or data.repeat for views that come again)"
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Raise a ClassroomError: it cannot run."""
+        raise ClassroomError(
+            f"{self.name} cannot run here: its outputs alone are in {self.shelf}. Methods that read"
+            " features need its network"
+        )
+
+    def forward_stages(self, images: Tensor, **options: bool) -> Mapping[str, Tensor]:
+        """Raise a ClassroomError: it cannot run."""
+        return {"logits": self(images)}
 
 
 class LearningMentor(Mentor):

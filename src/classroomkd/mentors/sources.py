@@ -5,7 +5,7 @@ from itertools import count
 
 from classroomkd.config.schema import MentorRecipe
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors.mentor import LearningMentor, Mentor, class_map
+from classroomkd.mentors.mentor import LearningMentor, Mentor, StoredMentor, class_map
 from classroomkd.models import build_model, load_student, load_weights
 
 
@@ -20,6 +20,8 @@ def open_mentor(recipe: MentorRecipe, name: str, classes: tuple[str, ...]) -> Me
     Raises:
         ClassroomError: if the weights do not fit or a class is missing.
     """
+    if recipe.outputs is not None:
+        return StoredMentor(name, recipe.role, recipe.outputs)
     kind = LearningMentor if recipe.train else Mentor
     if recipe.run is not None:
         network, info = load_student(recipe.run)
@@ -37,13 +39,16 @@ def open_mentor(recipe: MentorRecipe, name: str, classes: tuple[str, ...]) -> Me
 
 
 def mentor_names(recipes: Sequence[MentorRecipe]) -> list[str]:
-    """A name for each mentor: its own, else its run's or model's; repeated ones get a number.
+    """A name for each mentor: its own, else its folder's or model's; repeated ones get a number.
 
     Example:
         >>> mentor_names([MentorRecipe.model_construct(model="vgg8", run=None, name=None)] * 2)
         ['vgg8', 'vgg8-2']
     """
-    own = [r.name or (r.run.name if r.run else r.model) or "mentor" for r in recipes]
+    own = [
+        r.name or next((p.name for p in (r.run, r.outputs) if p), r.model) or "mentor"
+        for r in recipes
+    ]
     names: list[str] = []
     for name in own:
         numbered = (f"{name}-{number}" for number in count(2))

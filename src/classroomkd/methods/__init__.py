@@ -1,15 +1,22 @@
 """Every way to learn from mentors, behind one protocol: `Method`."""
 
 from classroomkd.methods import (  # noqa: F401  (they register the methods)
+    activations,
+    agreement,
     classroom,
+    confidence,
+    contrastive,
     contrib,
     curriculum,
+    factors,
     features,
     flow,
     logits,
     multi,
     online,
     relations,
+    review,
+    simkd,
 )
 from classroomkd.methods.base import (
     LogitMethod,

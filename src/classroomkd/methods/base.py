@@ -19,6 +19,7 @@ from classroomkd.core.filter import Group, standing
 from classroomkd.core.inputs import parse
 from classroomkd.core.lesson import mentor_terms, without_ranks
 from classroomkd.errors import nearest, unknown_name
+from classroomkd.methods.heads import Head
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Method(nn.Module):
     A subclass implements `lesson` and takes its options as keyword-only arguments with type
     annotations and defaults: they are what a recipe may set, and are validated by the annotations.
     Its parameters are trained along with the student and saved in checkpoints, and are never part
-    of the exported student.
+    of the exported student, unless its `head` says so.
 
     Attributes:
         name: the registered name.
@@ -121,6 +122,10 @@ class Method(nn.Module):
         Implemented by methods that listen to one mentor; with it they can be part of a `classroom`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement term()")
+
+    def head(self) -> Head | None:
+        """What the student is judged and deployed with in place of its classifier, if anything."""
+        return None
 
     def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
         """What this method makes of a batch; to be implemented."""

@@ -115,45 +115,7 @@ class EBKD(FromAll):
         standardize: bool = False,
     ) -> None:
         def weigh(now: Standing) -> Tensor:
-            return weight * _complement(_entropy(now), normalize=_over_sum)
-
-        super().__init__(weigh, temperature, task_weight, standardize)
-
-
-@register_method("ca_mkd")
-class CAMKD(FromAll):
-    r"""Mentors that are right count more: weights from their cross-entropy with the label.
-
-    .. math:: w_m = \frac{w}{M - 1} \big(1 - softmax_m(CE_1, \dots, CE_M)\big)
-
-    The weights add up to ``w`` on every sample (a single mentor has ``w``). This is the logit part
-    of the method; its feature part is not included.
-
-    Args:
-        temperature: ``tau``.
-        weight: ``w``, of the mentors' terms together.
-        task_weight: of the cross-entropy.
-        standardize: compare z-scores of the logits (LSKD).
-
-    Reference: Zhang et al., Confidence-Aware Multi-Teacher Knowledge Distillation, 2022, equations
-    3 and 4, with the defaults of its public code, without its second division by the number of
-    mentors.
-    """
-
-    title = "CA-MKD (logits)"
-    year = 2022
-
-    def __init__(
-        self,
-        *,
-        temperature: Temperature = 4.0,
-        weight: Weight = 1.0,
-        task_weight: Weight = 1.0,
-        standardize: bool = False,
-    ) -> None:
-        def weigh(now: Standing) -> Tensor:
-            softmax = partial(torch.softmax, dim=0)
-            return weight * _complement(now.mentor_divergence.clamp_max(1e4), normalize=softmax)
+            return weight * complement(_entropy(now), normalize=_over_sum)
 
         super().__init__(weigh, temperature, task_weight, standardize)
 
@@ -203,7 +165,7 @@ class DGKD(FromAll):
         super().__init__(weigh, temperature, task_weight, standardize, choose)
 
 
-def _complement(value: Tensor, normalize: Callable[[Tensor], Tensor]) -> Tensor:
+def complement(value: Tensor, normalize: Callable[[Tensor], Tensor]) -> Tensor:
     """Weights ``(1 - normalized) / (M - 1)`` over mentors ``[M, ...]``: the smaller, the more."""
     if len(value) == 1:
         return torch.ones_like(value)

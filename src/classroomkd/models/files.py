@@ -7,7 +7,7 @@ build, and its classes). Foreign files are read without unpickling anything but 
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from classroomkd.errors import ClassroomError
 from classroomkd.models.network import Network
 from classroomkd.models.registry import build_model
+from classroomkd.models.reused import attach_head, describe_head
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class StudentFile:
         dataset: what it was trained on.
         epoch: the epoch that was kept, from 0.
         top1: its accuracy in percent on the development split, or None without one.
+        head: what it has in place of the model's classifier (see `attach_head`), if anything;
+            `save_student` fills it in.
     """
 
     model: str
@@ -39,6 +42,7 @@ class StudentFile:
     dataset: str
     epoch: int
     top1: float | None
+    head: dict[str, Any] | None = None
 
 
 def save_student(network: Network, info: StudentFile, folder: Path) -> None:
@@ -50,7 +54,10 @@ def save_student(network: Network, info: StudentFile, folder: Path) -> None:
     save_file(weights, part)
     os.replace(part, folder / "student.safetensors")
     part = folder / "student.json.part"
-    part.write_text(json.dumps(asdict(info), indent=2) + "\n")
+    said = asdict(replace(info, head=describe_head(network)))
+    if said["head"] is None:
+        del said["head"]
+    part.write_text(json.dumps(said, indent=2) + "\n")
     os.replace(part, folder / "student.json")
 
 
@@ -65,7 +72,9 @@ def load_student(folder: Path | str) -> tuple[Network, StudentFile]:
         raw: dict[str, Any] = json.loads((folder / "student.json").read_text())
         info = StudentFile(**{**raw, "classes": tuple(raw["classes"])})
         network = build_model(info.model, len(info.classes))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if info.head is not None:
+            network = attach_head(network, info.head)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ClassroomError(f"{folder / 'student.json'} cannot be read: {error}") from error
     load_weights(network, folder / "student.safetensors")
     return network.eval(), info

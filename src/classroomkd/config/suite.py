@@ -1,0 +1,260 @@
+"""A suite: recipes and seeds to be run in order and compared with a baseline.
+
+```yaml
+base: cifar100-mentor                # a recipe: a name of the package, or a path from this file
+set: [train.epochs=4]                # overrides for every run
+seeds: [0, 1, 2]
+baseline: alone                      # the run that others are compared with
+runs:
+  teacher: {set: [student.model=resnet56], seeds: [0]}     # a run may have its own base and seeds
+  alone: {set: [student.model=resnet20]}
+  kd: {set: [student.model=resnet20, method.name=kd, "mentors=[{run: '{teacher}'}]"]}
+```
+
+``{teacher}`` is the folder of an earlier run: the one of the same seed, or of its only seed.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from classroomkd.config.mistakes import describe
+from classroomkd.config.reading import _read_yaml, list_recipes, load_recipe
+from classroomkd.config.schema import Recipe, Section
+from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name
+
+_REFERENCE = re.compile(r"\{(\w[\w.-]*)\}")
+
+
+def _recipe_file(text: Any, info: ValidationInfo) -> Path:
+    """A recipe beside the suite's file (the context's ``folder``), or one of the package."""
+    beside = (info.context or {}).get("folder", Path()) / str(text)
+    if beside.is_file():
+        return beside
+    if str(text) in list_recipes():
+        return list_recipes()[str(text)]
+    if beside.suffix in (".yaml", ".yml"):
+        raise ValueError(f"no such file: {beside}{nearest_path(beside)}")
+    raise ValueError(unknown_name("recipe", str(text), list_recipes()))
+
+
+def _override(text: str) -> str:
+    key = text.partition("=")[0]
+    if key in ("name", "seed"):
+        raise ValueError(f"{key}: a suite names its runs itself, and seeds come from `seeds`")
+    return text
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is given twice")
+    return seeds
+
+
+RecipeFile = Annotated[Path, BeforeValidator(_recipe_file)]
+Overrides = tuple[Annotated[str, AfterValidator(_override)], ...]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
+RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+
+
+class SuiteRun(Section):
+    """One line of a suite; what is left out is the suite's."""
+
+    base: RecipeFile | None = None
+    set: Overrides = ()
+    seeds: Seeds | None = None
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of one seed, trained or not.
+
+    Attributes:
+        name: of the suite's line.
+        seed: of the run.
+        folder: the run's own, ``<out>/<name>-s<seed>``.
+        base: file of the recipe.
+        overrides: all changes to it, references replaced by folders.
+        needs: folders of the runs that it refers to.
+    """
+
+    name: str
+    seed: int
+    folder: Path
+    base: Path
+    overrides: tuple[str, ...]
+    needs: tuple[Path, ...]
+
+    def recipe(self) -> Recipe:
+        """The checked recipe; what the run needs must be trained by now."""
+        return load_recipe(self.base, self.overrides)
+
+
+class Suite(Section):
+    """A grid of recipes and seeds, and which of the runs is the baseline."""
+
+    name: str = Field(
+        pattern=r"^[^/\\]*[^/\\.][^/\\]*$", description="its folder is runs/<name>; the file's stem"
+    )
+    base: RecipeFile | None = None
+    set: Overrides = ()
+    seeds: Seeds = (0,)
+    baseline: str
+    runs: Annotated[dict[RunName, SuiteRun], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.baseline not in self.runs:
+            raise ValueError(f"baseline: {unknown_name('run', self.baseline, self.runs)}")
+        if self.base is None and (bare := [k for k, run in self.runs.items() if run.base is None]):
+            raise ValueError(f"runs.{bare[0]}.base: is missing, and so is the suite's own base")
+        return self
+
+    def seeds_of(self, name: str) -> tuple[int, ...]:
+        """The seeds of a line."""
+        return self.runs[name].seeds or self.seeds
+
+    def overrides_of(self, name: str) -> tuple[str, ...]:
+        """The changes to a line's recipe, with references as they were written."""
+        return (*self.set, *self.runs[name].set)
+
+    def planned(self, out: Path) -> list[PlannedRun]:
+        """Every run with its folder under `out`, in the order of the file, then of the seeds."""
+        return [self.plan(name, seed, out) for name in self.runs for seed in self.seeds_of(name)]
+
+    def plan(self, name: str, seed: int, out: Path) -> PlannedRun:
+        """One run with its folder under `out`."""
+        needs: dict[str, Path] = {}
+
+        def folder_of(reference: re.Match[str]) -> str:
+            needed = reference[1]
+            own = self.seeds_of(needed)
+            needs[needed] = run_folder(out, needed, seed if seed in own else own[0])
+            return str(needs[needed])
+
+        overrides = [_REFERENCE.sub(folder_of, text) for text in self.overrides_of(name)]
+        folder = run_folder(out, name, seed)
+        base = self.runs[name].base or self.base
+        assert base is not None  # see _complete
+        overrides += [f"name={folder.name}", f"seed={seed}"]
+        return PlannedRun(name, seed, folder, base, tuple(overrides), tuple(needs.values()))
+
+
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """The folder of a suite's run."""
+    return out / f"{name}-s{seed}"
+
+
+def list_suites() -> dict[str, Path]:
+    """The suites that come with the package, by name."""
+    folder = Path(str(files("classroomkd") / "suites"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_suite(source: str | Path) -> Path:
+    """The file of a suite: a path, or the name of one that comes with the package."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if str(source) in list_suites():
+        return list_suites()[str(source)]
+    if path.suffix in (".yaml", ".yml"):
+        raise RecipeError(str(source), [f"no such file{nearest_path(path)}"])
+    raise RecipeError(str(source), [unknown_name("suite", str(source), list_suites())])
+
+
+def load_suite(source: str | Path, overrides: Sequence[str] = (), *, recipes: bool = True) -> Suite:
+    """Read and check a suite.
+
+    Args:
+        source: a YAML file, or the name of a suite of the package.
+        overrides: more changes for every run, after its own.
+        recipes: also check every run's recipe. A folder that the suite itself will make counts as
+            there already.
+
+    Raises:
+        RecipeError: with every mistake and its path, such as ``runs.kd: method.temprature: ...``.
+    """
+    path = find_suite(source)
+    raw = {"name": path.stem, **_read_yaml(path)}
+    try:
+        suite = Suite.model_validate(raw, context={"folder": path.parent})
+        added = SuiteRun.model_validate({"set": tuple(overrides)}).set
+    except ValidationError as error:
+        raise RecipeError(str(path), [_describe(item) for item in error.errors()]) from error
+    runs = {
+        name: run.model_copy(update={"set": run.set + added}) for name, run in suite.runs.items()
+    }
+    suite = suite.model_copy(update={"runs": runs})
+    if mistakes := _mistakes(suite, recipes=recipes):
+        raise RecipeError(str(path), mistakes)
+    return suite
+
+
+def _describe(item: Any) -> str:
+    """One mistake of the suite's own keys; the rest is as in recipes."""
+    if item["type"] != "extra_forbidden":
+        return describe(item)
+    *place, key = map(str, item["loc"])
+    known = list((SuiteRun if place else Suite).model_fields)
+    hint = f"unknown key{nearest(key, known)} (known: {', '.join(known)})"
+    return f"{'.'.join([*place, key])}: {hint}"
+
+
+def _mistakes(suite: Suite, *, recipes: bool) -> list[str]:
+    """Mistakes in the references and recipes; one that several runs make is told once."""
+    makers: dict[str, list[str]] = {}
+    with TemporaryDirectory() as folder:
+        for name in suite.runs:
+            mistakes = _reference_mistakes(suite, name)
+            if recipes and not mistakes:
+                mistakes = _recipe_mistakes(suite, name, Path(folder))
+            for mistake in mistakes:
+                makers.setdefault(mistake, []).append(name)
+    also = {text: f" (and in {', '.join(rest)})" for text, (_, *rest) in makers.items() if rest}
+    return [f"runs.{names[0]}: {text}{also.get(text, '')}" for text, names in makers.items()]
+
+
+def _reference_mistakes(suite: Suite, name: str) -> list[str]:
+    order = list(suite.runs)
+    mistakes = []
+    for needed in dict.fromkeys(_REFERENCE.findall("\n".join(suite.overrides_of(name)))):
+        if needed not in order:
+            mistakes.append(f"{{{needed}}}: {unknown_name('run', needed, order)}")
+        elif order.index(needed) >= order.index(name):
+            mistakes.append(f"{{{needed}}}: refer to a run that stands above this one")
+        elif len(own := suite.seeds_of(needed)) > 1:
+            lacking = [seed for seed in suite.seeds_of(name) if seed not in own]
+            known = ", ".join(map(str, own))
+            mistakes += [f"{{{needed}}}: has no seed {seed} (seeds: {known})" for seed in lacking]
+    return mistakes
+
+
+def _recipe_mistakes(suite: Suite, name: str, folder: Path) -> list[str]:
+    """Mistakes in a run's recipe, with a stand-in for each folder that it refers to.
+
+    Seeds differ in nothing else that can be wrong, so that one is enough.
+    """
+    run = suite.plan(name, suite.seeds_of(name)[0], folder)
+    for needed in run.needs:
+        needed.mkdir(exist_ok=True)
+        (needed / "student.safetensors").touch()
+    try:
+        run.recipe()
+    except RecipeError as error:
+        return [text.replace(f"{folder}/", "") for text in error.mistakes]
+    return []

@@ -1,0 +1,110 @@
+"""What the mentors say about a batch: asked live, or recalled from the bank.
+
+Shapes: ``M`` mentors, ``B`` samples, ``C`` classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.data import Batch
+from classroomkd.mentors import Mentor
+from classroomkd.mentors.bank import Shard, Shelf, decode, encode, rows
+from classroomkd.methods import Method, Outputs
+
+
+def outputs(network: nn.Module | Mentor, images: Tensor, method: Method) -> Outputs:
+    """What a network or mentor says about images: all that a method needs."""
+    if not method.needs_features:
+        return Outputs(network(images))
+    options = {"preactivations": True} if method.needs_preactivations else {}
+    stages = dict(network.forward_stages(images, **options))  # type: ignore[operator]
+    return Outputs(stages.pop("logits"), stages, getattr(network, "classifier", None))
+
+
+class Hearing:
+    """Asks every mentor, or reads what it said about the same view before.
+
+    A mentor whose shelf holds all samples of a view is not run in that epoch. What another says is
+    written down, and put on its shelf when the epoch ends.
+
+    Args:
+        mentors: ``M`` of them.
+        method: what they are asked for.
+        device: where batches are.
+        classes: ``C``.
+        shelves: of the bank, one to a mentor; None for a mentor that is always asked.
+        top: how many classes are stored beside the true one; None for all.
+    """
+
+    def __init__(
+        self,
+        mentors: Sequence[Mentor],
+        method: Method,
+        device: torch.device,
+        classes: int,
+        shelves: Sequence[Shelf | None] = (),
+        top: int | None = None,
+    ) -> None:
+        self.mentors, self.method, self.device = mentors, method, device
+        self.classes, self.top = classes, top
+        self.shelves = list(shelves) or [None] * len(mentors)
+        self._shards: dict[int, Shard] = {}
+        self._written: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._view = 0
+
+    @property
+    def banked(self) -> list[Mentor]:
+        """The mentors that are not run in this epoch."""
+        return [self.mentors[place] for place in self._shards]
+
+    def begin(self, view: int, index: Tensor) -> None:
+        """Look up what is stored for a view.
+
+        Args:
+            view: its number.
+            index: ``[n]`` int64, the samples that this epoch will show; on the host.
+        """
+        self._view, self._shards, self._written = view, {}, {}
+        for place, (mentor, shelf) in enumerate(zip(self.mentors, self.shelves, strict=True)):
+            if shelf is None:
+                continue
+            shard = shelf.load(view)
+            if shard is not None and (shard.positions(index) >= 0).all():
+                self._shards[place] = shard.to(self.device)
+            else:
+                mentor.check_that_it_can_run(view)
+                self._written[place] = []
+
+    def end(self) -> None:
+        """Put what was written down in this epoch on the shelves."""
+        for place, notes in self._written.items():
+            shelf = self.shelves[place]
+            if shelf is not None and notes:
+                index, target, logits = (torch.cat(part).cpu() for part in zip(*notes, strict=True))
+                order = index.argsort()
+                encoded = encode(logits[order], target[order], self.top)
+                shelf.save(self._view, Shard(index[order], encoded))
+        self._written = {}
+
+    def __call__(self, batch: Batch) -> list[Outputs]:
+        """What each mentor says about a batch; to be called in the precision of the networks."""
+        recalled = self._recall(batch)
+        places = range(len(self.mentors))
+        return [recalled.get(place) or self._ask(place, batch) for place in places]
+
+    def _ask(self, place: int, batch: Batch) -> Outputs:
+        said = outputs(self.mentors[place], batch.images, self.method)
+        if place in self._written:
+            self._written[place].append((batch.index, batch.target, said.logits.float()))
+        return said
+
+    def _recall(self, batch: Batch) -> dict[int, Outputs]:
+        """What the stored mentors said; decoded at once for all of them."""
+        if not self._shards:
+            return {}
+        found = [rows(s.stored, s.positions(batch.index)) for s in self._shards.values()]
+        stacked = {name: torch.stack([one[name] for one in found]) for name in found[0]}
+        logits = decode(stacked, batch.target, self.classes)
+        return dict(zip(self._shards, map(Outputs, logits), strict=True))

@@ -1,0 +1,74 @@
+"""The bank that a recipe names: where each mentor's outputs are, and how large it becomes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from classroomkd.config import Recipe
+from classroomkd.data import ImageSet
+from classroomkd.mentors import Mentor, StoredMentor
+from classroomkd.mentors.bank import Bank, Shelf, bytes_per_sample, mentor_key, view_key
+
+Say = Callable[[str], object]
+
+
+def open_shelves(
+    recipe: Recipe, train_set: ImageSet, mentors: Sequence[Mentor], say: Say = print
+) -> list[Shelf | None]:
+    """The shelf of each mentor in the recipe's bank; None for those that have none.
+
+    Raises:
+        ClassroomError: if the bank holds other views or other mentors, naming what differs.
+    """
+    shelves: list[Shelf | None] = []
+    for mentor in mentors:
+        if isinstance(mentor, StoredMentor):
+            bank = _open(recipe, train_set, mentor.shelf.parent, say)
+            shelves.append(bank.mentor(unquote(mentor.shelf.name), None))
+        elif recipe.bank is None or mentor.learns:
+            shelves.append(None)
+        else:
+            bank = _open(recipe, train_set, recipe.bank.path, say)
+            key = mentor_key(
+                mentor.network, class_map=mentor.class_map, precision=recipe.train.precision
+            )
+            shelves.append(bank.mentor(mentor.name, key))
+    return shelves
+
+
+def _open(recipe: Recipe, train_set: ImageSet, path: Path, say: Say) -> Bank:
+    data = recipe.data
+    key = view_key(
+        data_fingerprint=train_set.fingerprint,
+        data_name=data.name,
+        classes=train_set.classes,
+        views=[view.model_dump(mode="json") for view in data.augment],
+        seed=recipe.seed if data.view_seed is None else data.view_seed,
+        repeat=data.repeat,
+        top=recipe.bank.top if recipe.bank else None,
+    )
+    limit = int(recipe.bank.limit_gb * 1e9) if recipe.bank else None
+    return Bank(path, key, limit_bytes=limit, say=say)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a bank will take.
+
+    Attributes:
+        views: how many.
+        mentors: how many.
+        bytes: of all outputs on disk.
+    """
+
+    views: int
+    mentors: int
+    bytes: int
+
+
+def plan_bank(recipe: Recipe, samples: int, classes: int, mentors: int) -> Plan:
+    """How much a recipe's bank will hold, once it is full."""
+    views = min(recipe.train.epochs, recipe.data.repeat or recipe.train.epochs)
+    each = bytes_per_sample(classes, recipe.bank.top if recipe.bank else None)
+    return Plan(views, mentors, views * mentors * samples * each)

@@ -1,0 +1,35 @@
+"""The bank: mentor outputs that are computed once, and stored by view and sample."""
+
+from classroomkd.mentors.bank.encoding import Encoded, bytes_per_sample, decode, encode, rows
+from classroomkd.mentors.bank.keys import differences, mentor_key, view_key
+from classroomkd.mentors.bank.shards import (
+    DamagedShardError,
+    Shard,
+    merge,
+    read_shard,
+    size_text,
+    write_shard,
+)
+from classroomkd.mentors.bank.shelf import Shelf, Stored, folder_size
+from classroomkd.mentors.bank.store import Bank
+
+__all__ = [
+    "Bank",
+    "DamagedShardError",
+    "Encoded",
+    "Shard",
+    "Shelf",
+    "Stored",
+    "bytes_per_sample",
+    "decode",
+    "differences",
+    "encode",
+    "folder_size",
+    "mentor_key",
+    "merge",
+    "read_shard",
+    "rows",
+    "size_text",
+    "view_key",
+    "write_shard",
+]

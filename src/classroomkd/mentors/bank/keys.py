@@ -1,0 +1,125 @@
+"""What a bank, and a mentor's outputs in it, follow from; and how two such keys differ.
+
+``C`` classes of the data.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.errors import ClassroomError
+
+Key = Mapping[str, Any]
+
+
+def view_key(
+    *,
+    data_fingerprint: str,
+    data_name: str,
+    classes: Sequence[str],
+    views: Sequence[Mapping[str, Any]],
+    seed: int,
+    repeat: int | None,
+    top: int | None,
+) -> dict[str, Any]:
+    """The key of a bank: all that the images of a view, and the encoding, follow from.
+
+    Args:
+        data_fingerprint: of the training set's images, targets and sample numbers.
+        data_name: for messages.
+        classes: the data's classes, in the order of the logits.
+        views: the augmentations in order, each as its name and options.
+        seed: of the views.
+        repeat: how many views a sample has before they repeat; None if they never do.
+        top: as in `encode`.
+    """
+    return {
+        "data": {"name": data_name, "fingerprint": data_fingerprint},
+        "classes": list(classes),
+        "views": [dict(view) for view in views],
+        "seed": seed,
+        "repeat": repeat,
+        "top": top,
+    }
+
+
+def mentor_key(
+    network: nn.Module, *, class_map: Tensor | None = None, precision: str
+) -> dict[str, str]:
+    """The key of a mentor's outputs: architecture, weights, class order and precision.
+
+    It depends neither on the device nor on the memory format.
+
+    Args:
+        network: with its normalisation among its weights and buffers.
+        class_map: ``[C]`` int64, as in `Mentor`; None if the orders are the same.
+        precision: ``"fp32"`` or ``"bf16"``.
+
+    >>> key = mentor_key(nn.Linear(2, 2), precision="fp32")
+    >>> key["architecture"], key["classes"], len(key["weights"])
+    ('Linear', 'as the data', 64)
+    """
+    name = getattr(network, "name", None)
+    order = None if class_map is None else _fingerprint({"class_map": class_map})
+    return {
+        "architecture": name if isinstance(name, str) else type(network).__name__,
+        "weights": _fingerprint(network.state_dict()),
+        "classes": order or "as the data",
+        "precision": precision,
+    }
+
+
+def differences(there: Any, here: Any, place: str = "") -> list[str]:
+    """Where two JSON values differ: each key of a mapping, the first place of a list.
+
+    >>> differences({"seed": 0, "data": {"size": 9}}, {"seed": 1, "data": {"size": 8}, "top": 5})
+    ['data.size: 9, here 8', 'seed: 0, here 1', 'top: nothing, here 5']
+    >>> differences({"classes": ["cat", "cow"]}, {"classes": ["cat", "dog"]})
+    ['classes[1]: cow, here dog']
+    """
+    if there == here:
+        return []
+    if isinstance(there, dict) and isinstance(here, dict):
+        pairs = {k: (there.get(k, "nothing"), here.get(k, "nothing")) for k in {**there, **here}}
+        nested = (differences(*pairs[k], f"{place}.{k}".lstrip(".")) for k in sorted(pairs))
+        return list(chain.from_iterable(nested))
+    if isinstance(there, list) and isinstance(here, list):
+        pairs = enumerate(zip_longest(there, here, fillvalue="nothing"))
+        return next(differences(*pair, f"{place}[{i}]") for i, pair in pairs if pair[0] != pair[1])
+    return [f"{place}: {_short(there)}, here {_short(here)}"]
+
+
+def read_key(path: Path) -> dict[str, Any]:
+    """The key in a JSON file; a ClassroomError if it cannot be read."""
+    try:
+        key = json.loads(path.read_text())
+        if not isinstance(key, dict):
+            raise ValueError("it holds no mapping")
+    except (OSError, ValueError) as error:
+        raise ClassroomError(
+            f"{path} cannot be read: {error}. If it is damaged, remove the folder {path.parent}, "
+            "which is of no use without it, or choose another bank"
+        ) from error
+    return key
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:16]}..."
+
+
+def _fingerprint(tensors: Mapping[str, Any]) -> str:
+    """SHA-256 of names, types, shapes and contents; what is no tensor is left out."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            plain = tensor.detach().cpu().contiguous().flatten()
+            digest.update(plain.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
