@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from classroomkd.bench.contenders import TITLES, Settings, build_contenders, build_loader
+from classroomkd.bench.scaling import COUNTS
 from classroomkd.bench.speed import run_benchmark
 from classroomkd.bench.textbook import textbook_loss
 from classroomkd.core import classroom_loss
@@ -43,9 +44,9 @@ def test_both_loops_compute_the_same_loss_on_a_batch(method):
     torch.testing.assert_close(loss, lesson.loss, rtol=1e-5, atol=1e-5)
 
 
-def test_every_contender_tells_each_step_its_loss():
+def test_every_contender_tells_each_step_its_loss(tmp_path):
     ticks = {name: [] for name in TITLES}
-    contenders = build_contenders(TINY, CPU)
+    contenders = build_contenders(TINY, CPU, tmp_path)
     assert contenders.keys() == TITLES.keys()
     for name, contender in contenders.items():
         contender(ticks[name].append)
@@ -67,7 +68,13 @@ def test_the_numbers_are_written_as_json(tmp_path):
     assert all(len(values) == TINY.rounds for values in stored["rounds"].values())
     ratios = stored["ratios"]
     assert ratios.pop("trainer_overhead_percent") > -100
-    assert ratios.keys() == {"engine_vs_textbook", "engine_vs_alone", "alone_vs_textbook_alone"}
+    assert ratios.keys() == {
+        *("engine_vs_textbook", "engine_vs_alone", "banked_vs_alone", "alone_vs_textbook_alone")
+    }
+    assert stored["scaling"]["live"].keys() == {*map(str, COUNTS)}
+    assert stored["scaling"]["banked"].keys() == {*map(str, COUNTS)} - {"0"}
+    assert min(row["rate"] for row in stored["roofline"]["networks"].values()) > 0
+    assert stored["peak_memory"] > 1e7
     assert all(value > 0 for value in ratios.values())
     assert stored["shares"].keys() == {"student", "mentors", "loss", "data"}
     assert all(value > 0 for value in stored["milliseconds"].values())

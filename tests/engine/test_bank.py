@@ -69,6 +69,17 @@ def test_lessons_from_the_bank_are_those_of_live_mentors(banked, digits_recipe, 
             assert (one.active == other.active).float().mean() > 0.999
 
 
+def test_a_run_in_bfloat16_reads_its_bank(banked, digits_recipe, tmp_path):
+    recipe = banked(train={"precision": "bf16"})
+    build_bank(recipe, say=quiet)
+    for one, other in zip(
+        lessons(recipe), lessons(digits_recipe(train={"precision": "bf16"})), strict=True
+    ):
+        assert one.mentor_score.dtype == torch.float32
+        assert one.loss.item() == pytest.approx(other.loss.item(), rel=1e-2)
+    train(recipe, tmp_path / "run", progress=False, say=quiet)
+
+
 def test_views_are_told_apart(banked):
     build_bank(banked(), say=quiet)
     bank = Bank(banked().bank.path, None)

@@ -1,10 +1,11 @@
-"""What is timed against each other: the same classroom, trained by five loops.
+"""What is timed against each other: the same classroom, trained by six loops.
 
 A contender trains its student for an epoch and calls ``tick`` at each step, once its loss is there.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -17,6 +18,7 @@ from classroomkd.engine.hearing import Hearing
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.trainer import fit
 from classroomkd.mentors import Mentor
+from classroomkd.mentors.bank import Bank
 from classroomkd.methods import create_method
 from classroomkd.models import Network, build_model
 
@@ -26,6 +28,7 @@ TITLES = {
     "textbook": "textbook loop",
     "engine": "this engine, plain loop",
     "trainer": "this engine, Lightning's Trainer",
+    "banked": "this engine, mentors from the bank",
     "engine_alone": "student alone, this engine",
     "textbook_alone": "student alone, textbook loop",
 }
@@ -56,10 +59,12 @@ class Settings:
 
 
 def build_contenders(
-    settings: Settings, device: torch.device
+    settings: Settings, device: torch.device, folder: Path
 ) -> Mapping[str, Callable[[Tick], None]]:
-    """Each with a student of its own, in the order of `TITLES`."""
+    """Each with a student of its own, in the order of `TITLES`; a bank goes into the folder."""
     engine, trainer = build_bench(settings, device), build_bench(settings, device)
+    banked = build_bench(settings, device)
+    put_on_shelves(banked, folder / "bank")
     alone = build_bench(settings, device, alone=True)
     textbook = build_networks(settings, device)
     textbook_alone = build_networks(settings, device, alone=True)
@@ -70,6 +75,7 @@ def build_contenders(
         "trainer": lambda tick: fit(
             trainer, on_lesson=tick, on_epoch=lambda *_: None, progress=False
         ),
+        "banked": lambda tick: train_plainly(banked, tick),
         "engine_alone": lambda tick: train_plainly(alone, tick),
         "textbook_alone": lambda tick: train_textbook(*textbook_alone, batches, tick),
     }
@@ -88,6 +94,7 @@ def train_plainly(classroom: Classroom, tick: Tick) -> None:
         lesson.loss.backward()
         optimizer.step()
         schedule.step()
+    classroom.end_epoch()
 
 
 def build_bench(settings: Settings, device: torch.device, *, alone: bool = False) -> Classroom:
@@ -113,6 +120,14 @@ def build_bench(settings: Settings, device: torch.device, *, alone: bool = False
         device=device,
         hearing=Hearing(taught, lessons, device, settings.classes),
     )
+
+
+def put_on_shelves(room: Classroom, folder: Path) -> None:
+    """Give a classroom a bank, which its first epoch fills."""
+    bank = Bank(folder, {"views": "of the benchmark"})
+    names = [f"{place}-{mentor.name}" for place, mentor in enumerate(room.mentors)]
+    shelves = [bank.mentor(name, {"weights": "random"}) for name in names]
+    room.hearing = Hearing(room.mentors, room.method, room.device, len(room.classes), shelves)
 
 
 def build_networks(

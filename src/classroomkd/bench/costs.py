@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from classroomkd.bench.clock import now
 from classroomkd.bench.contenders import Settings, build_bench
-from classroomkd.bench.speed import now
 from classroomkd.data import Batch
 from classroomkd.engine.build import Classroom, choose_device
 from classroomkd.engine.hearing import outputs

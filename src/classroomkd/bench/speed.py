@@ -7,16 +7,20 @@ one's: this leaves out start-up and contains ``steps`` whole steps.
 
 import json
 import os
-import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from classroomkd.bench.clock import Clock, now
+from classroomkd.bench.clock import ratios as quotients
 from classroomkd.bench.contenders import TITLES, Settings, build_bench, build_contenders
+from classroomkd.bench.roofline import measure_roofline, peak_memory
+from classroomkd.bench.scaling import measure_scaling
 from classroomkd.engine.build import Classroom, choose_device
 from classroomkd.engine.hearing import outputs
 from classroomkd.engine.optim import build_optimizer, build_schedule
@@ -24,26 +28,6 @@ from classroomkd.engine.precision import autocast
 from classroomkd.engine.runs import environment
 
 Values = dict[str, list[float]]  # by name, one a round
-
-
-class _Clock:
-    """A tick that notes the time of its first call, and of the one ``steps`` later."""
-
-    def __init__(self, device: torch.device, steps: int) -> None:
-        self.device, self.steps = device, steps
-        self.calls, self.start, self.end = 0, 0.0, 0.0
-
-    def __call__(self, _: object) -> None:
-        if self.calls == 0:
-            self.start = now(self.device)
-        elif self.calls == self.steps:
-            self.end = now(self.device)
-        self.calls += 1
-
-    def seconds(self) -> float:
-        if self.calls != self.steps + 1:
-            raise RuntimeError(f"{self.calls} steps were run instead of {self.steps + 1}")
-        return self.end - self.start
 
 
 def run_benchmark(
@@ -64,7 +48,9 @@ def run_benchmark(
     Returns:
         What the JSON holds: ``ratios`` and ``images_per_second`` (medians over rounds), ``rounds``
         (images a second in each), ``milliseconds`` and ``shares`` of the parts of the engine's
-        step, ``settings`` and ``environment``.
+        step, ``scaling`` (time of a step with so many mentors over that of the student alone, live
+        and banked), ``roofline`` (operations a second of each network, and of this machine's
+        fastest matrix product), ``peak_memory`` in bytes, ``settings`` and ``environment``.
     """
     settings = settings or Settings()
     device = choose_device("auto")
@@ -75,11 +61,18 @@ def run_benchmark(
     rates = _measure(settings, device)
     ratios = _ratios(rates)
     parts = _parts(build_bench(settings, device), device)
+    scaling = measure_scaling(replace(settings, rounds=max(settings.rounds // 2, 1)), device)
     result = {
         "ratios": {name: median(values) for name, values in ratios.items()},
         "images_per_second": {name: median(values) for name, values in rates.items()},
         "milliseconds": {name: 1000 * seconds for name, seconds in parts.items()},
         "shares": {name: seconds / sum(parts.values()) for name, seconds in parts.items()},
+        "scaling": {
+            kind: {count: median(values) for count, values in row.items()}
+            for kind, row in scaling.items()
+        },
+        "roofline": measure_roofline(settings, device),
+        "peak_memory": peak_memory(device),
         "rounds": rates,
         "settings": asdict(settings),
         "environment": circumstances,
@@ -92,25 +85,27 @@ def run_benchmark(
 
 
 def _measure(settings: Settings, device: torch.device) -> Values:
-    contenders = build_contenders(settings, device)
-    rates: Values = {name: [] for name in contenders}
-    for number in range(settings.rounds + 1):
-        for name, contender in contenders.items():
-            clock = _Clock(device, settings.steps)
-            contender(clock)
-            if number:  # the first round is warm-up
-                rates[name].append(settings.steps * settings.batch_size / clock.seconds())
+    with TemporaryDirectory() as folder:
+        contenders = build_contenders(settings, device, Path(folder))
+        rates: Values = {name: [] for name in contenders}
+        for number in range(settings.rounds + 1):
+            for name, contender in contenders.items():
+                clock = Clock(device, settings.steps)
+                contender(clock)
+                if number:  # the first round is warm-up, and fills the bank
+                    rates[name].append(settings.steps * settings.batch_size / clock.seconds())
     return rates
 
 
 def _ratios(rates: Values) -> Values:
     def quotient(one: str, other: str) -> list[float]:
-        return [a / b for a, b in zip(rates[one], rates[other], strict=True)]
+        return quotients(rates[one], rates[other])
 
     return {
         "engine_vs_textbook": quotient("engine", "textbook"),
         "trainer_overhead_percent": [100 * (q - 1) for q in quotient("engine", "trainer")],
         "engine_vs_alone": quotient("engine", "engine_alone"),
+        "banked_vs_alone": quotient("banked", "engine_alone"),
         "alone_vs_textbook_alone": quotient("engine_alone", "textbook_alone"),
     }
 
@@ -169,6 +164,7 @@ def _describe(result: dict[str, Any], ratios: Values, say: Callable[[str], None]
     )
     count = len(settings["mentors"])
     ratio(f"this engine, with {count} mentors / student alone", "engine_vs_alone", "x")
+    ratio("the same from the bank / student alone", "banked_vs_alone", "x")
     ratio("student alone: this engine / textbook loop", "alone_vs_textbook_alone", "x")
     say(f"images a second, {rounds}:")
     for name, value in result["images_per_second"].items():
@@ -176,6 +172,21 @@ def _describe(result: dict[str, Any], ratios: Values, say: Callable[[str], None]
     say(f"share of the engine's step, parts timed apart, medians of {settings['steps']} steps:")
     for name, share in result["shares"].items():
         say(f"  {name:50s}{100 * share:7.1f} %  ({result['milliseconds'][name]:.1f} ms)")
+    say("time of a step / of the student alone, by the number of mentors:")
+    counts = result["scaling"]["live"]
+    say(f"  {'mentors':18s}" + "".join(f"{count:8d}" for count in counts))
+    for kind, row in result["scaling"].items():
+        cells = (f"{row[count]:8.2f}" if count in row else f"{'':8s}" for count in counts)
+        say(f"  {kind:18s}" + "".join(cells))
+    roofline = result["roofline"]
+    say(
+        f"operations a second, of {roofline['peak'] / 1e9:.0f} G of this machine's fastest matrix"
+        f" product in {roofline['precision']}:"
+    )
+    for name, row in roofline["networks"].items():
+        share = 100 * row["rate"] / roofline["peak"]
+        say(f"  {name:50s}{share:7.1f} %  ({row['rate'] / 1e9:.1f} G)")
+    say(f"peak memory of the benchmark: {result['peak_memory'] / 1e9:.2f} GB")
     say(
         f"{settings['student']} from {', '.join(settings['mentors'])}; batch of "
         f"{settings['batch_size']}, random weights and images of 32 x 32 in memory"
@@ -185,10 +196,3 @@ def _describe(result: dict[str, Any], ratios: Values, say: Callable[[str], None]
         f"{where['hardware']} ({where['device']}), {where['threads']} threads, "
         f"torch {where['packages']['torch']}, lightning {where['packages']['lightning']}{load}"
     )
-
-
-def now(device: torch.device) -> float:
-    """The time in seconds, once the device has done what it was asked."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -104,7 +104,8 @@ class Hearing:
         """What the stored mentors said; decoded at once for all of them."""
         if not self._shards:
             return {}
-        found = [rows(s.stored, s.positions(batch.index)) for s in self._shards.values()]
-        stacked = {name: torch.stack([one[name] for one in found]) for name in found[0]}
-        logits = decode(stacked, batch.target, self.classes)
+        with torch.autocast(batch.index.device.type, enabled=False):  # decoding is exact
+            found = [rows(s.stored, s.positions(batch.index)) for s in self._shards.values()]
+            stacked = {name: torch.stack([one[name] for one in found]) for name in found[0]}
+            logits = decode(stacked, batch.target, self.classes)
         return dict(zip(self._shards, map(Outputs, logits), strict=True))

@@ -1,0 +1,54 @@
+"""What a step costs with more and more mentors, live and from the bank, over the student's alone.
+
+All take turns within each round, and ratios are taken to the student alone of the same round.
+"""
+
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from classroomkd.bench.clock import Clock, ratios
+from classroomkd.bench.contenders import Settings, build_bench, put_on_shelves, train_plainly
+from classroomkd.engine.build import Classroom
+
+COUNTS = (0, 1, 2, 4, 6, 8, 10, 12)
+
+
+def measure_scaling(
+    settings: Settings, device: torch.device, counts: tuple[int, ...] = COUNTS
+) -> dict[str, dict[int, list[float]]]:
+    """Time of a step over that of the student alone, one value a round.
+
+    Args:
+        settings: its mentors are taken in turn, as often as it needs.
+        device: where everything runs.
+        counts: of mentors.
+
+    Returns:
+        For ``"live"`` and ``"banked"``, for each count of mentors.
+    """
+    with TemporaryDirectory() as folder:
+        rooms: dict[tuple[str, int], Classroom] = {}
+        for count in counts:
+            names = tuple(islice(cycle(settings.mentors), count))
+            chosen = Settings(**{**vars(settings), "mentors": names})
+            rooms["live", count] = build_bench(chosen, device, alone=not names)
+            if names:
+                room = build_bench(chosen, device)
+                put_on_shelves(room, Path(folder) / str(count))
+                rooms["banked", count] = room
+        alone = build_bench(settings, device, alone=True)
+        seconds: dict[tuple[str, int], list[float]] = {key: [] for key in rooms}
+        base: list[float] = []
+        for number in range(settings.rounds + 1):
+            for key, room in [(None, alone), *rooms.items()]:
+                clock = Clock(device, settings.steps)
+                train_plainly(room, clock)
+                if number:  # the first round is warm-up, and fills the banks
+                    (base if key is None else seconds[key]).append(clock.seconds())
+    table: dict[str, dict[int, list[float]]] = {"live": {}, "banked": {}}
+    for (kind, count), values in seconds.items():
+        table[kind][count] = ratios(values, base)
+    return table
