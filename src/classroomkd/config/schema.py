@@ -288,6 +288,13 @@ class OneCycle(Section):
     rise: float = Field(default=0.3, gt=0, lt=1, description="share of the steps in which it rises")
 
 
+class Skip(Section):
+    """Ask mentors that hardly teach only now and then (not in the paper)."""
+
+    below: float = Field(default=0.05, gt=0, le=1, description="share of samples that they teach")
+    every: int = Field(default=16, ge=2, description="steps from one roll call to the next")
+
+
 class Train(Section):
     """Optimisation."""
 
@@ -301,6 +308,7 @@ class Train(Section):
         default=None, gt=0, lt=1, description="decay of averaged weights, per step"
     )
     clip: Positive | None = Field(default=None, description="largest norm of the gradient")
+    skip: Skip | None = Field(default=None, description="mentors that hardly teach; {} for usual")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
 
     @field_validator("optimizer", "schedule", mode="before")

@@ -18,6 +18,7 @@ from classroomkd.data import (
     development_split,
     load_image_set,
 )
+from classroomkd.engine.attendance import Attendance
 from classroomkd.engine.hearing import Hearing, outputs
 from classroomkd.engine.shelves import open_shelves
 from classroomkd.engine.step import hold_lesson
@@ -68,9 +69,11 @@ class Classroom:
     def hold(self, batch: Batch) -> Lesson:
         """The lesson of a batch; see `hold_lesson`."""
         precision = self.recipe.train.precision
-        return hold_lesson(
+        lesson = hold_lesson(
             self.student, self.mentors, self.method, batch, precision, hear=self.hearing
         )
+        self.hearing.note(lesson)
+        return lesson
 
     def end_epoch(self) -> None:
         """Let the bank keep what mentors have said in the epoch."""
@@ -123,8 +126,22 @@ def build_classroom(recipe: Recipe, say: Callable[[str], object] = print) -> Cla
             len(classes),
             open_shelves(recipe, train_set, mentors, say),
             recipe.bank.top if recipe.bank else None,
+            _attendance(recipe, method, mentors),
         ),
     )
+
+
+def _attendance(recipe: Recipe, method: Method, mentors: list[Mentor]) -> Attendance | None:
+    skip = recipe.train.skip
+    if skip is None or not mentors:
+        return None
+    if method.needs_features or recipe.bank is not None:
+        raise ClassroomError(
+            "train.skip leaves out mentors that would be run and whose logits hardly teach: it goes"
+            " neither with methods that read features nor with a bank; leave it out"
+        )
+    always = {place for place, mentor in enumerate(mentors) if mentor.learns}
+    return Attendance(len(mentors), skip.below, skip.every, always)
 
 
 def open_mentors(recipe: Recipe, train_set: ImageSet, device: torch.device) -> list[Mentor]:

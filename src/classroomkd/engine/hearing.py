@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from classroomkd.core import Lesson
 from classroomkd.data import Batch
+from classroomkd.engine.attendance import Attendance, silence
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import Shard, Shelf, decode, encode, rows
 from classroomkd.methods import Method, Outputs
@@ -36,6 +38,7 @@ class Hearing:
         classes: ``C``.
         shelves: of the bank, one to a mentor; None for a mentor that is always asked.
         top: how many classes are stored beside the true one; None for all.
+        attendance: who is asked at which step; None for everybody at each.
     """
 
     def __init__(
@@ -46,9 +49,11 @@ class Hearing:
         classes: int,
         shelves: Sequence[Shelf | None] = (),
         top: int | None = None,
+        attendance: Attendance | None = None,
     ) -> None:
         self.mentors, self.method, self.device = mentors, method, device
         self.classes, self.top = classes, top
+        self.attendance = attendance
         self.shelves = list(shelves) or [None] * len(mentors)
         self._shards: dict[int, Shard] = {}
         self._written: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
@@ -66,6 +71,8 @@ class Hearing:
             view: its number.
             index: ``[n]`` int64, the samples that this epoch will show; on the host.
         """
+        if self.attendance:
+            self.attendance.begin()
         self._view, self._shards, self._written = view, {}, {}
         for place, (mentor, shelf) in enumerate(zip(self.mentors, self.shelves, strict=True)):
             if shelf is None:
@@ -91,8 +98,20 @@ class Hearing:
     def __call__(self, batch: Batch) -> list[Outputs]:
         """What each mentor says about a batch; to be called in the precision of the networks."""
         recalled = self._recall(batch)
-        places = range(len(self.mentors))
-        return [recalled.get(place) or self._ask(place, batch) for place in places]
+        asked = self.attendance.call() if self.attendance else [True] * len(self.mentors)
+        return [
+            recalled.get(place)
+            or (self._ask(place, batch) if asked[place] else self._silent(batch))
+            for place in range(len(self.mentors))
+        ]
+
+    def note(self, lesson: Lesson) -> None:
+        """Tell who taught in the lesson that was made of the last answers."""
+        if self.attendance:
+            self.attendance.note(lesson)
+
+    def _silent(self, batch: Batch) -> Outputs:
+        return Outputs(silence(len(batch.target), self.classes, batch.images.device))
 
     def _ask(self, place: int, batch: Batch) -> Outputs:
         said = outputs(self.mentors[place], batch.images, self.method)

@@ -89,6 +89,9 @@ class _Record:
 
     def epoch(self, number: int, student: Network, lr: float) -> None:
         row, mentors = self.ledger.read()
+        if attendance := self.classroom.hearing.attendance:
+            for mentor, share in zip(mentors, attendance.shares(), strict=True):
+                mentor["asked"] = share
         row["lr"] = lr
         if not math.isfinite(row["loss"]):
             raise ClassroomError(

@@ -48,6 +48,7 @@ class LessonModule(L.LightningModule):
             classroom.recipe.train.precision,
             hear=classroom.hearing,
         )
+        classroom.hearing.note(lesson)
         self._on_lesson(lesson)
         self.latest = lesson.loss.detach()
         return lesson.loss
