@@ -19,8 +19,9 @@ lint: .venv/installed  ## Style, types, and which room may import which.
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/installed  ## Images a second of the training step, against a textbook loop.
+bench: .venv/installed  ## Speed of the training step, and what each method costs.
 	$(BIN)/classroomkd bench speed
+	$(BIN)/classroomkd bench methods
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -377,6 +377,16 @@ def speed(
     run_benchmark(out, say=_say)
 
 
+@bench.command("methods")
+def methods_(
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Measure what each method's own computation costs, beside the student's step."""
+    from classroomkd.bench.costs import run_costs
+
+    run_costs(out, say=_say)
+
+
 def _say(what: object) -> None:
     """Print a line of text, or a table."""
     if isinstance(what, str):

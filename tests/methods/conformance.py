@@ -378,3 +378,15 @@ def teaches_in_a_classroom_by_its_weights(name):
     for place, single in enumerate(classroom.second):
         term = single.term(student, mentors[place], target, index).detach()
         torch.testing.assert_close(lesson.mentor_loss[place], share[place] * term)
+
+
+@requirement
+def nothing_is_read_back_from_the_device(name):
+    """On the meta device there is nothing to read: whoever tries, fails."""
+    method = make(name)
+    method(*scene(name))  # what is made at the first batch is there
+    method.to("meta")
+    student, mentors, target, index = scene(name, device="meta")
+    lesson = method(student, mentors, target, index)
+    lesson.loss.backward()
+    assert lesson.loss.device.type == "meta"
