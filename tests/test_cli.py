@@ -169,3 +169,33 @@ def test_rooms_are_imported_one_way():
     from importlinter.cli import lint_imports
 
     assert lint_imports(no_cache=True) == 0
+
+
+def test_bank_commands(cli, recipe, tmp_path):
+    folder = tmp_path / "bank"
+    chosen = (recipe, f"bank.path={folder}", "train.epochs=1")
+    code, out, _ = cli("bank", "build", *chosen)
+    assert (code, "1 views x 2 mentors" in out) == (0, True)
+    code, out, _ = cli("bank", "info", folder)
+    assert code == 0
+    assert "digits, seed of views 0" in out
+    assert "resnet14" in out
+    code, out, _ = cli("bank", "verify", *chosen)
+    assert (code, "every byte is as it was written" in out) == (0, True)
+    code, _, err = cli("bank", "prune", folder, "--keep", "resnet9")
+    assert (code, "did you mean 'resnet8'?" in err) == (1, True)
+    code, out, _ = cli("bank", "prune", folder, "--keep", "resnet8")
+    assert (code, "removed resnet14" in out) == (0, True)
+    shard = folder / "resnet8" / "v00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    code, out, err = cli("bank", "verify", *chosen)
+    assert (code, "1 shards damaged" in err) == (1, True)
+    code, _, err = cli("bank", "info", tmp_path)
+    assert (code, "is not a bank" in err) == (1, True)
+    code, _, err = cli("bank", "build", recipe)
+    assert (code, "it needs bank: {path: ...}" in err) == (1, True)
+
+
+def test_a_bench_of_methods(cli, monkeypatch):
+    code, out, _ = cli("bench", "methods", "--help")
+    assert (code, "student's step" in out) == (0, True)

@@ -153,7 +153,8 @@ def _carried_over(section: str, old: dict[str, Any], new: dict[str, Any]) -> dic
     usual = _NAMED[section].model_fields["name"].default
     if new["name"] == old.get("name", usual):
         return old
-    return {k: v for k, v in old.items() if section == "data" and k in ("dev", "dev_seed")}
+    kept = ("dev", "dev_seed", "view_seed", "repeat") if section == "data" else ()
+    return {k: v for k, v in old.items() if k in kept}
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -170,7 +171,9 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
             place = place[int(part)]
         elif isinstance(place, dict):
-            place = place.setdefault(part, {})
+            if place.get(part) is None:  # absent, or switched off with null
+                place[part] = {}
+            place = place[part]
         else:
             raise RecipeError(override, [f"{'.'.join(path[: number + 1])}: there is no such place"])
     if isinstance(place, list) and last.isdecimal() and int(last) < len(place):

@@ -1,0 +1,191 @@
+"""The command line: thin, and quick to answer, because torch is imported inside the commands."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from classroomkd.cli.bank import bank
+from classroomkd.cli.bench import bench
+from classroomkd.cli.common import Overrides, RecipeArgument, Runs, say
+from classroomkd.errors import ClassroomError, RecipeError
+
+app = typer.Typer(
+    name="classroomkd",
+    help="Train a small network from several mentors at once.",
+    epilog="A first look, without a download: classroomkd demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+app.add_typer(bank, name="bank")
+app.add_typer(bench, name="bench")
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> if left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+) -> None:
+    """Train a student and leave a run folder with its weights, its curves and a report.
+
+    The recipe says which data, which student, which mentors and which method. A mentor is an
+    earlier run or a file of weights.
+    """
+    from classroomkd.config import load_recipe
+
+    checked = load_recipe(recipe, overrides or [])  # mistakes are told before Lightning is loaded
+
+    from classroomkd.engine.run import train as run_training
+    from classroomkd.report import write_report
+
+    folder = out or Path("runs") / checked.name
+    try:
+        summary = run_training(checked, folder, resume=resume, overwrite=overwrite, say=say)
+    except KeyboardInterrupt:
+        begun = (folder / "checkpoints" / "last.ckpt").exists()
+        how = "the same command and --resume" if begun else "the same command"
+        raise ClassroomError(f"interrupted: continue with {how}") from None
+    page = write_report([folder], folder / "report.html")
+    for which, words in (("last", "last epoch"), ("best", "best on the development split, epoch")):
+        scores = summary[which]
+        if which == "last" or scores["dev_top1"] is not None:
+            say(f"{words} {scores['epoch'] + 1}: test top-1 {scores['test_top1']:.2f} %")
+    say(f"student: {folder / 'student.safetensors'}\nreport:  {page}")
+
+
+class Split(StrEnum):
+    """Images to judge on."""
+
+    test = "test"
+    dev = "dev"
+    train = "train"
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    split: Annotated[Split, typer.Option(help="Which images.")] = Split.test,
+    last: Annotated[bool, typer.Option("--last", help="The last epoch's student.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Judge a run's student: accuracy, likelihood, calibration.
+
+    The student is the one of the epoch that was best on the development split, unless --last.
+    """
+    import json
+
+    from classroomkd.engine.judge import judge
+
+    info, scores = judge(run, split.value, last=last)
+    if as_json:
+        typer.echo(json.dumps({"model": info.model, "epoch": info.epoch, **scores}))
+        return
+    say(f"{info.model} of epoch {info.epoch + 1}, {info.dataset} {split.value}")
+    for name, value in scores.items():
+        say(f"  {name:5s} {value:8.3f}{' nats' if name == 'nll' else ' %'}")
+
+
+@app.command()
+def doctor(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Look at a classroom before hours are spent on it.
+
+    Checks the recipe, then the mentors on real images: accuracy, class order, frozen or not,
+    duplicates, and whether the terms of the loss are of comparable size. Exit code 1 if something
+    is wrong.
+    """
+    from classroomkd.config import load_recipe
+
+    checked = load_recipe(recipe, overrides or [])
+
+    from classroomkd.doctor import examine
+
+    say(f"{recipe}: the recipe is valid")
+    findings = examine(checked)
+    marks = {"ok": "  ok     ", "warning": "  WARNING", "wrong": "  WRONG  "}
+    for finding in findings:
+        say(f"{marks[finding.verdict]} {finding.subject}: {finding.text}")
+    wrong = sum(finding.verdict == "wrong" for finding in findings)
+    warnings = sum(finding.verdict == "warning" for finding in findings)
+    if wrong:
+        raise ClassroomError(f"{wrong} thing(s) wrong: training would not do what the recipe says")
+    say(f"verdict: ready to train{f', with {warnings} warning(s)' if warnings else ''}")
+
+
+@app.command()
+def report(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Compare runs on one page: curves, a table of students, and who taught when."""
+    from classroomkd.report import student_table, write_report
+
+    say(student_table(runs))
+    say(f"report: {write_report(runs, out)}")
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    models = "models"
+    datasets = "datasets"
+    recipes = "recipes"
+    suites = "suites"
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List methods with their options, models, data sets, recipes, suites."""
+    from classroomkd import catalogue
+
+    for line in getattr(catalogue, kind.value)():
+        say(line)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/demo"),
+) -> None:
+    """Train a small classroom on handwritten digits, in two minutes and without a download.
+
+    Two peers and a teacher, then one student three times: alone, from the teacher (KD), and from
+    everybody (ClassroomKD).
+    """
+    from classroomkd.demo import run_demo
+
+    run_demo(out, say=say)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can act on end it without a traceback."""
+    try:
+        app()
+    except RecipeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (ClassroomError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def command() -> None:
+    """The installed program: as `main`, but a mistake in a recipe is told at once.
+
+    To take torch down in good order costs half a second, and there is nothing left to lose.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2)

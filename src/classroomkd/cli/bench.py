@@ -1,0 +1,127 @@
+"""The commands that compare and measure."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from classroomkd.cli.common import say
+from classroomkd.errors import ClassroomError
+
+
+class BenchGroup(TyperGroup):
+    """Reads ``bench FILE.yaml``, or a package suite's name, as ``bench suite FILE.yaml``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Put the command's name in where a suite stands in its place."""
+        suites = Path(__file__).parents[1] / "suites"
+        if Path(args[0]).suffix in (".yaml", ".yml") or (suites / f"{args[0]}.yaml").is_file():
+            args = ["suite", *args]
+        return super().resolve_command(ctx, args)
+
+
+bench = typer.Typer(cls=BenchGroup, no_args_is_help=True)
+
+
+@bench.callback()
+def _bench() -> None:
+    """Compare methods over recipes and seeds (suite), or measure the engine (speed).
+
+    `classroomkd bench FILE.yaml` is short for `classroomkd bench suite FILE.yaml`.
+    """
+
+
+@bench.command("suite")
+def suite_(
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE", help="A YAML file, or a name that `classroomkd list suites` shows."
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to every run, after its own."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; runs/<suite> if left out.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Train this run only; may be repeated."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Trainings at once; above 1 with one thread each.")
+    ] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace runs that have changed.")
+    ] = False,
+    table: Annotated[bool, typer.Option("--table", help="Train nothing, show the table.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the table as Markdown.")
+    ] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON.")
+    ] = None,
+) -> None:
+    r"""Train a suite's runs over their seeds, and compare them with its baseline.
+
+    A suite is a YAML file such as
+
+      base: cifar100-classroom      # a recipe: a name, or a path from this file
+      set: \[train.epochs=4]         # for every run
+      seeds: [0, 1, 2]
+      baseline: alone               # what the others are compared with
+      runs:
+        alone: {set: \[method.name=none]}
+        kd: {set: \[method.name=kd]}
+        again: {set: \[method.name=kd, "mentors=[{run: '{kd}'}]"]}
+
+    where '{kd}' is the folder of an earlier run (the same seed, or its only one).
+
+    All mistakes of all runs are listed before the first is trained. Finished
+    runs are kept and interrupted ones go on: give the same command again.
+    Differences are paired by seed, with 95 % intervals (Student's t).
+    """
+    from classroomkd.config.suite import load_suite
+
+    checked = load_suite(suite, overrides or [], recipes=not table)
+    folder = out or Path("runs") / checked.name
+    failures: dict[str, str] = {}
+    if not table:
+        from classroomkd.bench.suite import run_suite
+
+        failures = run_suite(
+            checked, folder, only=only or [], jobs=jobs, overwrite=overwrite, say=say
+        )
+
+    from classroomkd.bench.comparison import compare, write_comparison
+
+    rows = compare(checked, folder)
+    say(write_comparison(checked, rows, markdown=markdown, as_json=as_json))
+    if failures:
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
+        count = "1 run" if len(failures) == 1 else f"{len(failures)} runs"
+        raise ClassroomError(f"{count} failed{lines}")
+
+
+@bench.command()
+def speed(
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Measure images a second of the whole training step, against a textbook loop.
+
+    A student with six mentors; all variants in one run, interleaved, medians, ratios first.
+    """
+    from classroomkd.bench.speed import run_benchmark
+
+    run_benchmark(out, say=say)
+
+
+@bench.command("methods")
+def methods_(
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Measure what each method's own computation costs, beside the student's step."""
+    from classroomkd.bench.costs import run_costs
+
+    run_costs(out, say=say)
