@@ -120,6 +120,22 @@ def doctor(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def plan(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Say what a run will take: time and memory of each network and of the run, live and banked.
+
+    Some steps are measured, nothing is trained. The fastest way to run each mentor is found along
+    the way, and kept for the training.
+    """
+    from classroomkd.config import load_recipe
+
+    checked = load_recipe(recipe, overrides or [])
+
+    from classroomkd.engine.plan import plan_run
+
+    plan_run(checked, say)
+
+
+@app.command()
 def report(
     runs: Runs,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),

@@ -308,6 +308,10 @@ class Train(Section):
         default=None, gt=0, lt=1, description="decay of averaged weights, per step"
     )
     clip: Positive | None = Field(default=None, description="largest norm of the gradient")
+    tune: bool = Field(
+        default=True,
+        description="find the fastest way to run each frozen mentor, where the run is long enough",
+    )
     skip: Skip | None = Field(default=None, description="mentors that hardly teach; {} for usual")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
 

@@ -11,6 +11,7 @@ from classroomkd.engine.build import Classroom, build_classroom, heard_mentors, 
 from classroomkd.engine.ledger import Ledger
 from classroomkd.engine.runs import RunFolder, environment
 from classroomkd.engine.trainer import fit
+from classroomkd.engine.tuning import tune_mentors
 from classroomkd.errors import ClassroomError
 from classroomkd.models import Network, StudentFile, load_student, save_student
 from classroomkd.tasks import evaluate
@@ -52,8 +53,11 @@ def train(
         run.check(recipe, resume=resume, overwrite=overwrite)  # nobody has been here meanwhile
         classroom = build_classroom(recipe, say)
         run.prepare(recipe, fresh=not resume)
+        begun = run.read_json("environment.json") if resume else {}
+        ways = tune_mentors(classroom, begun.get("mentors"))
         if not resume:
-            run.write_json("environment.json", _circumstances(classroom))
+            circumstances = _circumstances(classroom) | {"mentors": ways}
+            run.write_json("environment.json", circumstances)
         ledger = Ledger([name for _, name in heard_mentors(recipe)])
         record = _Record(run, classroom, ledger, say)
         fit(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.errors import ClassroomError
+from classroomkd.mentors.tuning import Tuned, Variant, tuned
 
 
 class Mentor:
@@ -44,9 +45,20 @@ class Mentor:
         self.name = name
         self.role = role
         self.class_map = class_map
+        self._tuned: Tuned | None = None
+
+    def run_as(self, variant: Variant, example: Tensor) -> None:
+        """Run the network in another way from now on, with the same results; see `tuning`.
+
+        Args:
+            variant: the way.
+            example: images as it will see them, on its device.
+        """
+        self._tuned = tuned(self.network, variant, example)
 
     def to(self, device: torch.device | str, memory_format: torch.memory_format) -> Self:
-        """Move the network; returns itself."""
+        """Move the network, which then runs as it is; returns itself."""
+        self._tuned = None
         self.network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         if self.class_map is not None:
             self.class_map = self.class_map.to(device)
@@ -83,6 +95,8 @@ class Mentor:
         """Raise a ClassroomError for a mentor whose outputs alone are here."""
 
     def _frozen(self) -> nn.Module:
+        if self._tuned is not None:
+            return self._tuned
         if self.network.training:  # somebody called train() on it
             self.network.eval()
         return self.network
