@@ -6,6 +6,14 @@ from classroomkd.config import Recipe, parse_recipe
 from classroomkd.models import StudentFile, build_model, save_student
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """What is measured of this machine is kept for the tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLASSROOMKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def digits_recipe(tmp_path):
     """A function from changes to a quick recipe; its two mentors are untrained run folders."""

@@ -8,7 +8,9 @@ from classroomkd.bench.contenders import Settings, build_bench
 from classroomkd.bench.costs import _Lessons, run_costs
 from classroomkd.methods import list_methods
 
-TINY = Settings("resnet8", ("resnet8", "ShuffleNetV2"), batch_size=4, classes=5, rounds=1, steps=2)
+TINY = Settings(
+    "resnet8", ("resnet8", "ShuffleNetV2"), batch_size=4, classes=5, rounds=1, steps=2, tuned_for=0
+)
 
 
 def test_rows_say_share_mentors_and_parameters(tmp_path):

@@ -6,8 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from classroomkd.bench.contenders import TITLES, Settings, build_contenders, build_loader
-from classroomkd.bench.scaling import COUNTS
+from classroomkd.bench.contenders import (
+    TITLES,
+    Settings,
+    build_contenders,
+    build_loader,
+    build_textbooks,
+)
 from classroomkd.bench.speed import run_benchmark
 from classroomkd.bench.textbook import textbook_loss
 from classroomkd.core import classroom_loss
@@ -18,7 +23,16 @@ from classroomkd.methods import create_method
 from classroomkd.models import build_model
 
 CPU = torch.device("cpu")
-TINY = Settings("resnet8", ("resnet8", "ShuffleNetV2"), batch_size=4, classes=5, rounds=2, steps=2)
+TINY = Settings(
+    "resnet8",
+    ("resnet8", "ShuffleNetV2"),
+    batch_size=4,
+    classes=5,
+    rounds=2,
+    steps=2,
+    counts=(0, 1, 3),
+    tuned_for=0,
+)
 
 
 def test_the_textbook_loss_is_the_classroom_loss():
@@ -46,7 +60,7 @@ def test_both_loops_compute_the_same_loss_on_a_batch(method):
 
 def test_every_contender_tells_each_step_its_loss(tmp_path):
     ticks = {name: [] for name in TITLES}
-    contenders = build_contenders(TINY, CPU, tmp_path)
+    contenders = {**build_contenders(TINY, CPU, tmp_path), **build_textbooks(TINY, CPU)}
     assert contenders.keys() == TITLES.keys()
     for name, contender in contenders.items():
         contender(ticks[name].append)
@@ -71,8 +85,8 @@ def test_the_numbers_are_written_as_json(tmp_path):
     assert ratios.keys() == {
         *("engine_vs_textbook", "engine_vs_alone", "banked_vs_alone", "alone_vs_textbook_alone")
     }
-    assert stored["scaling"]["live"].keys() == {*map(str, COUNTS)}
-    assert stored["scaling"]["banked"].keys() == {*map(str, COUNTS)} - {"0"}
+    assert stored["scaling"]["live"].keys() == {*map(str, TINY.counts)}
+    assert stored["scaling"]["banked"].keys() == {*map(str, TINY.counts)} - {"0"}
     assert min(row["rate"] for row in stored["roofline"]["networks"].values()) > 0
     assert stored["peak_memory"] > 1e7
     assert all(value > 0 for value in ratios.values())

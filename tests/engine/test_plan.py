@@ -12,11 +12,6 @@ from classroomkd.engine.run import train
 from classroomkd.engine.tuning import tune_mentors
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("CLASSROOMKD_CACHE", str(tmp_path / "cache"))
-
-
 def test_a_plan_names_every_part_and_both_ways(digits_recipe):
     said = []
     parts = plan_run(digits_recipe(), said.append)

@@ -358,3 +358,13 @@ def test_wide_resnets_show_what_the_next_block_activates():
         expected = norm(features[f"stage{number}"])
         torch.testing.assert_close(features[f"stage{number}_preact"], expected)
     torch.testing.assert_close(features["head"], features["stage3_preact"].relu())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_interleaving_is_a_shuffle_of_two(layout):
+    x = torch.rand(2, 8, 3, 5).contiguous(memory_format=layout)
+    one, other = x.chunk(2, dim=1)
+    other = other.contiguous(memory_format=layout)
+    together = interleave(one, other)
+    assert torch.equal(together, channel_shuffle(torch.cat([one, other], dim=1), groups=2))
+    assert together.is_contiguous(memory_format=layout)

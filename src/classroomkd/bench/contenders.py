@@ -17,6 +17,7 @@ from classroomkd.engine.build import Classroom
 from classroomkd.engine.hearing import Hearing
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.trainer import fit
+from classroomkd.engine.tuning import tune
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import Bank
 from classroomkd.methods import create_method
@@ -45,6 +46,9 @@ class Settings:
         classes: how many.
         rounds: in each, the contenders take turns.
         steps: of a contender in a round that are timed.
+        counts: of mentors, in the table of what a step costs with so many.
+        tuned_for: how long a run mentors are tuned for, in steps: 20 epochs of CIFAR-100. With 0
+            they run as they are.
     """
 
     student: str = "MobileNetV2"
@@ -56,27 +60,37 @@ class Settings:
     classes: int = 100
     rounds: int = 9
     steps: int = 12
+    counts: tuple[int, ...] = (0, 1, 2, 4, 6, 8, 10, 12)
+    tuned_for: int = 14_000
 
 
 def build_contenders(
     settings: Settings, device: torch.device, folder: Path
 ) -> Mapping[str, Callable[[Tick], None]]:
-    """Each with a student of its own, in the order of `TITLES`; a bank goes into the folder."""
+    """Those of this engine, each with a student of its own; a bank goes into the folder."""
     engine, trainer = build_bench(settings, device), build_bench(settings, device)
     banked = build_bench(settings, device)
     put_on_shelves(banked, folder / "bank")
     alone = build_bench(settings, device, alone=True)
-    textbook = build_networks(settings, device)
-    textbook_alone = build_networks(settings, device, alone=True)
-    batches = build_loader(settings, device, channels_last=False)
     return {
-        "textbook": lambda tick: train_textbook(*textbook, batches, tick),
         "engine": lambda tick: train_plainly(engine, tick),
         "trainer": lambda tick: fit(
             trainer, on_lesson=tick, on_epoch=lambda *_: None, progress=False
         ),
         "banked": lambda tick: train_plainly(banked, tick),
         "engine_alone": lambda tick: train_plainly(alone, tick),
+    }
+
+
+def build_textbooks(
+    settings: Settings, device: torch.device
+) -> Mapping[str, Callable[[Tick], None]]:
+    """Those of the textbook loop, each with a student of its own."""
+    textbook = build_networks(settings, device)
+    textbook_alone = build_networks(settings, device, alone=True)
+    batches = build_loader(settings, device, channels_last=False)
+    return {
+        "textbook": lambda tick: train_textbook(*textbook, batches, tick),
         "textbook_alone": lambda tick: train_textbook(*textbook_alone, batches, tick),
     }
 
@@ -110,16 +124,25 @@ def build_bench(settings: Settings, device: torch.device, *, alone: bool = False
     student, mentors = build_networks(settings, device, alone=alone)
     taught = [Mentor(mentor, mentor.name).to(device, layout) for mentor in mentors]
     lessons = create_method(method).to(device)
+    views = build_loader(settings, device, channels_last=recipe.train.channels_last)
+    if settings.tuned_for:
+        tune(taught, next(iter(views)).images, recipe.train.precision, settings.tuned_for)
     return Classroom(
         recipe=recipe,
         student=student.to(memory_format=layout),  # type: ignore[call-overload]
         mentors=taught,
         method=lessons,
-        train=build_loader(settings, device, channels_last=recipe.train.channels_last),
+        train=views,
         dev=None,
         device=device,
         hearing=Hearing(taught, lessons, device, settings.classes),
     )
+
+
+def mentor_ways(settings: Settings, device: torch.device) -> dict[str, str]:
+    """How each mentor of a classroom is run."""
+    mentors = build_bench(settings, device).mentors
+    return {m.name: str(m.variant or "as they are") for m in mentors}
 
 
 def put_on_shelves(room: Classroom, folder: Path) -> None:

@@ -3,6 +3,7 @@
 All take turns within each round, and ratios are taken to the student alone of the same round.
 """
 
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,27 +14,22 @@ from classroomkd.bench.clock import Clock, ratios
 from classroomkd.bench.contenders import Settings, build_bench, put_on_shelves, train_plainly
 from classroomkd.engine.build import Classroom
 
-COUNTS = (0, 1, 2, 4, 6, 8, 10, 12)
 
-
-def measure_scaling(
-    settings: Settings, device: torch.device, counts: tuple[int, ...] = COUNTS
-) -> dict[str, dict[int, list[float]]]:
+def measure_scaling(settings: Settings, device: torch.device) -> dict[str, dict[int, list[float]]]:
     """Time of a step over that of the student alone, one value a round.
 
     Args:
-        settings: its mentors are taken in turn, as often as it needs.
+        settings: its mentors are taken in turn, as often as its counts need.
         device: where everything runs.
-        counts: of mentors.
 
     Returns:
         For ``"live"`` and ``"banked"``, for each count of mentors.
     """
     with TemporaryDirectory() as folder:
         rooms: dict[tuple[str, int], Classroom] = {}
-        for count in counts:
+        for count in settings.counts:
             names = tuple(islice(cycle(settings.mentors), count))
-            chosen = Settings(**{**vars(settings), "mentors": names})
+            chosen = replace(settings, mentors=names)
             rooms["live", count] = build_bench(chosen, device, alone=not names)
             if names:
                 room = build_bench(chosen, device)

@@ -16,9 +16,16 @@ from typing import Any
 
 import torch
 
+from classroomkd.bench.apart import Apart
 from classroomkd.bench.clock import Clock, now
 from classroomkd.bench.clock import ratios as quotients
-from classroomkd.bench.contenders import TITLES, Settings, build_bench, build_contenders
+from classroomkd.bench.contenders import (
+    TITLES,
+    Settings,
+    build_bench,
+    build_contenders,
+    mentor_ways,
+)
 from classroomkd.bench.roofline import measure_roofline, peak_memory
 from classroomkd.bench.scaling import measure_scaling
 from classroomkd.engine.build import Classroom, choose_device
@@ -26,6 +33,7 @@ from classroomkd.engine.hearing import outputs
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.runs import environment
+from classroomkd.mentors.tuning import keep_freed_memory
 
 Values = dict[str, list[float]]  # by name, one a round
 
@@ -57,6 +65,8 @@ def run_benchmark(
     circumstances = environment(device)
     if hasattr(os, "getloadavg"):
         circumstances["load_before"] = round(os.getloadavg()[0], 2)
+    if device.type == "cpu":
+        keep_freed_memory()
     say(f"{settings.rounds} rounds of {settings.steps} steps; this takes some minutes on a CPU")
     rates = _measure(settings, device)
     ratios = _ratios(rates)
@@ -73,6 +83,7 @@ def run_benchmark(
         },
         "roofline": measure_roofline(settings, device),
         "peak_memory": peak_memory(device),
+        "mentors": mentor_ways(settings, device),
         "rounds": rates,
         "settings": asdict(settings),
         "environment": circumstances,
@@ -85,15 +96,19 @@ def run_benchmark(
 
 
 def _measure(settings: Settings, device: torch.device) -> Values:
-    with TemporaryDirectory() as folder:
+    rates: Values = {name: [] for name in TITLES}
+    with TemporaryDirectory() as folder, Apart(settings, device) as textbooks:
         contenders = build_contenders(settings, device, Path(folder))
-        rates: Values = {name: [] for name in contenders}
         for number in range(settings.rounds + 1):
-            for name, contender in contenders.items():
-                clock = Clock(device, settings.steps)
-                contender(clock)
+            for name in TITLES:
+                if name in contenders:
+                    clock = Clock(device, settings.steps)
+                    contenders[name](clock)
+                    seconds = clock.seconds()
+                else:
+                    seconds = textbooks.seconds(name)
                 if number:  # the first round is warm-up, and fills the bank
-                    rates[name].append(settings.steps * settings.batch_size / clock.seconds())
+                    rates[name].append(settings.steps * settings.batch_size / seconds)
     return rates
 
 
@@ -186,6 +201,7 @@ def _describe(result: dict[str, Any], ratios: Values, say: Callable[[str], None]
     for name, row in roofline["networks"].items():
         share = 100 * row["rate"] / roofline["peak"]
         say(f"  {name:50s}{share:7.1f} %  ({row['rate'] / 1e9:.1f} G)")
+    say("ways to run the mentors: " + "; ".join(f"{n}: {w}" for n, w in result["mentors"].items()))
     say(f"peak memory of the benchmark: {result['peak_memory'] / 1e9:.2f} GB")
     say(
         f"{settings['student']} from {', '.join(settings['mentors'])}; batch of "

@@ -114,7 +114,7 @@ def _shared(classroom: Classroom) -> list[Part]:
 def _mentors(classroom: Classroom, steps: int) -> list[Part]:
     example, parts = example_images(classroom), []
     for mentor in live_mentors(classroom):
-        choice = choose(mentor, example, classroom, steps)
+        choice = choose(mentor, example, classroom.recipe.train.precision, steps)
         best = next((t for t in choice.timings if t.variant == choice.variant), None)
         if best is None:
             continue

@@ -1,6 +1,6 @@
 """The fastest way to run each frozen mentor of a classroom."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,7 @@ from classroomkd.mentors.tuning import (
     keep_freed_memory,
     list_variants,
 )
+from classroomkd.mentors.tuning.variants import Precision
 
 WORTHWHILE = 1_000  # steps from which some seconds of measuring are soon regained
 COMPILABLE = 20_000  # steps from which a minute of compiling may be
@@ -41,10 +42,22 @@ def tune_mentors(
     steps = train.epochs * len(classroom.train)
     if not train.tune or steps < WORTHWHILE:
         return {}
-    example, ways = example_images(classroom), {}
-    for mentor in live_mentors(classroom):
+    example = example_images(classroom)
+    return tune(live_mentors(classroom), example, train.precision, steps, chosen)
+
+
+def tune(
+    mentors: Sequence[Mentor],
+    example: Tensor,
+    precision: Precision,
+    steps: int,
+    chosen: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Let mentors run in the fastest way for so many steps; the rest as for `tune_mentors`."""
+    ways = {}
+    for mentor in mentors:
         known = (chosen or {}).get(mentor.name)
-        variant = Variant(**known) if known else choose(mentor, example, classroom, steps).variant
+        variant = Variant(**known) if known else choose(mentor, example, precision, steps).variant
         mentor.run_as(variant, example)
         ways[mentor.name] = asdict(variant)
     return ways
@@ -60,7 +73,7 @@ def example_images(classroom: Classroom) -> Tensor:
     return next(iter(classroom.train)).images
 
 
-def choose(mentor: Mentor, example: Tensor, classroom: Classroom, steps: int) -> Choice:
+def choose(mentor: Mentor, example: Tensor, precision: Precision, steps: int) -> Choice:
     """Measure the ways to run a mentor in a run of so many steps."""
-    candidates = list_variants(classroom.recipe.train.precision, compiled=steps >= COMPILABLE)
+    candidates = list_variants(precision, compiled=steps >= COMPILABLE)
     return choose_variant(mentor.network, example, candidates, steps_expected=steps)

@@ -47,6 +47,11 @@ class Mentor:
         self.class_map = class_map
         self._tuned: Tuned | None = None
 
+    @property
+    def variant(self) -> Variant | None:
+        """The way in which it runs, if it was told one."""
+        return self._tuned and self._tuned.variant
+
     def run_as(self, variant: Variant, example: Tensor) -> None:
         """Run the network in another way from now on, with the same results; see `tuning`.
 

@@ -30,6 +30,20 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
+def interleave(one: Tensor, other: Tensor) -> Tensor:
+    """The channels of two maps in turn, ``channel_shuffle(cat([one, other], 1), 2)`` in one copy.
+
+    Example:
+        >>> one, other = torch.arange(6.0).view(1, 6, 1, 1).chunk(2, dim=1)
+        >>> interleave(one, other).flatten()
+        tensor([0., 3., 1., 4., 2., 5.])
+    """
+    if other.is_contiguous(memory_format=torch.channels_last):
+        pair = [x.permute(0, 2, 3, 1) for x in (one, other)]
+        return torch.stack(pair, dim=-1).flatten(3).permute(0, 3, 1, 2)
+    return torch.stack([one, other], dim=2).flatten(1, 2)
+
+
 class ShuffleBlockV1(ActivatedBlock):
     """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; at stride 2 the input is appended."""
 
@@ -113,7 +127,7 @@ class ShuffleBlockV2(ActivatedBlock):
         """
         kept, out = x.chunk(2, dim=1)
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(out)))))
-        return channel_shuffle(torch.cat([kept, self.bn3(self.conv3(out))], dim=1), groups=2)
+        return interleave(kept, self.bn3(self.conv3(out)))
 
 
 class ShuffleDownV2(ActivatedBlock):
@@ -137,7 +151,7 @@ class ShuffleDownV2(ActivatedBlock):
         """Compute the block up to its last ReLU."""
         left = self.bn2(self.conv2(self.bn1(self.conv1(x))))
         right = self.bn4(self.conv4(F.relu(self.bn3(self.conv3(x)))))
-        return channel_shuffle(torch.cat([left, self.bn5(self.conv5(right))], dim=1), groups=2)
+        return interleave(left, self.bn5(self.conv5(right)))
 
 
 @register_model("ShuffleNetV2", aliases=["ShuffleV2"])

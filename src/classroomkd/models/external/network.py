@@ -1,0 +1,201 @@
+"""A network of another library, as one of ours.
+
+Shapes: ``B`` samples, ``C`` classes, ``D`` width of the classifier's input, ``H`` and ``W`` pixels.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from classroomkd.errors import ClassroomError
+from classroomkd.models.external.maps import as_map, choose_stages, find_taps, watch
+from classroomkd.models.external.pixels import FitPixels, Pixels
+from classroomkd.models.network import Network
+
+
+class Trace(NamedTuple):
+    """What a network was seen to compute.
+
+    Attributes:
+        maps: ``[B, channels, height, width]``, in order of depth.
+        last: the last one, which may be pooled; None without any.
+        logits: ``[B, C]``.
+    """
+
+    maps: list[Tensor]
+    last: Tensor | None
+    logits: Tensor
+
+
+class Layout(NamedTuple):
+    """What `forward_stages` shows.
+
+    Attributes:
+        stages: name of each stage, and its place among the maps of a trace.
+        head: whether the mean over the last map is what the classifier takes.
+        pooled: whether a linear classifier takes vectors.
+    """
+
+    stages: dict[str, int]
+    head: bool
+    pooled: bool
+
+
+class ExternalNetwork(Network):
+    """A network of another library: pixels in [0, 1] in, logits and named features out.
+
+    It resizes the images (see `FitPixels`) and normalises them as its weights want. Its weights
+    keep the names of their library under ``model.``, and files without that prefix load, too.
+
+    Args:
+        model: normalised images to logits ``[B, C]``.
+        num_classes: ``C``.
+        pixels: what it was made for.
+        classes: names of its classes where its source knows them, in the order of the logits; a
+            name may be synonyms with commas between.
+
+    Attributes:
+        classes: as given.
+
+    Example:
+        >>> from classroomkd.models import build_model
+        >>> network = build_model("torchvision/resnet18", num_classes=10)
+        >>> features = network.forward_stages(torch.rand(2, 3, 128, 128))
+        >>> {name: tuple(feature.shape[1:]) for name, feature in features.items()}
+        {'stem': (64, 64, 64), 'stage1': (64, 32, 32), 'stage2': (128, 16, 16),
+         'stage3': (256, 8, 8), 'stage4': (512, 4, 4), 'head': (512, 4, 4), 'pooled': (512,),
+         'logits': (10,)}
+    """
+
+    normalize: FitPixels
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        pixels: Pixels,
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__(num_classes)
+        self.normalize = FitPixels(pixels)
+        self.model = model
+        self.classes = classes
+        self._last_layer = find_classifier(model, num_classes)
+
+    @property
+    def classifier(self) -> nn.Linear | None:  # type: ignore[override]
+        """The linear layer that gives the logits; None in networks that end otherwise."""
+        if self._last_layer is None:
+            return None
+        layer = self.model.get_submodule(self._last_layer)
+        return layer if isinstance(layer, nn.Linear) else None
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the features in order; ``head`` and ``pooled`` where there are such."""
+        stages, head, pooled = self._layout
+        return (*stages, *(["head"] if head else []), *(["pooled"] if pooled else []))
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Raise a ClassroomError: it is not known how to run a part of such a network."""
+        raise ClassroomError(
+            f"{self.name} cannot be cut into stages, as a student of simkd is: take one of"
+            " `classroomkd list models`, or another method"
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits ``[B, C]`` of ``images [B, 3, H, W]`` in [0, 1]."""
+        return self.logits(self.normalize(images))
+
+    def forward_stages(self, images: Tensor, **options: bool) -> dict[str, Tensor]:
+        """Compute the features on the way to the logits.
+
+        Args:
+            images: ``[B, 3, H, W]`` in [0, 1].
+            **options: ``preactivations`` is not to be had.
+
+        Returns:
+            The maps ``stem`` and ``stage1``, ... (see `choose_stages`), ``head`` if the mean over
+            that map is what the classifier takes, ``pooled`` ``[B, D]``, the classifier's input,
+            and ``logits`` ``[B, C]``; what a network does not have is left out.
+
+        Raises:
+            ValueError: for ``preactivations``.
+        """
+        if options.pop("preactivations", False):
+            raise ValueError(
+                f"{self.name} does not show its features before their last ReLU, which methods such"
+                " as ab, ofd and reviewkd read: take a model of the zoo (`classroomkd list models`)"
+                " or another method"
+            )
+        if options:
+            raise TypeError(f"unknown options: {', '.join(options)}")
+        return self._features(self.normalize(images))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The logits of normalised images of its size."""
+        return self.model(x)
+
+    def trace(self, x: Tensor) -> Trace:
+        """Run the model on normalised images of its size, and tell of its maps."""
+        modules = {name: self.model.get_submodule(name) for name in self._taps}
+        outputs: dict[str, Tensor] = {}
+        with watch(modules, lambda name, _, output: outputs.update({name: output})):
+            logits = self.logits(x)
+        maps = [self._taps[name](outputs[name]) for name in self._taps]
+        return Trace(maps, maps[-1] if maps else None, logits)
+
+    @torch.compiler.disable  # hooks come and go
+    def _features(self, x: Tensor) -> dict[str, Tensor]:
+        layout = self._layout
+        trace, pooled = self._watched(x)
+        features = {name: trace.maps[place] for name, place in layout.stages.items()}
+        if layout.head and trace.last is not None:
+            features["head"] = trace.last
+        if layout.pooled and pooled is not None:
+            features["pooled"] = pooled
+        return {**features, "logits": trace.logits}
+
+    def _watched(self, x: Tensor) -> tuple[Trace, Tensor | None]:
+        """A trace, and what the classifier was given."""
+        taken: list[Tensor] = []
+        layer = self.classifier
+        modules = {} if layer is None else {"classifier": layer}
+        with watch(modules, lambda _, inputs, output: taken.append(inputs[0])):
+            trace = self.trace(x)
+        return trace, taken[0] if len(taken) == 1 and taken[0].ndim == 2 else None
+
+    @cached_property
+    def _layout(self) -> Layout:
+        with at_rest(self):
+            x = self._example()
+            trace, pooled = self._watched(x)
+        if trace.last is None:
+            return Layout({}, head=False, pooled=pooled is not None)
+        stages = choose_stages([found.shape[2] for found in trace.maps], x.shape[2])
+        mean = trace.last.mean((2, 3))
+        head = pooled is not None and mean.shape == pooled.shape
+        head = head and torch.allclose(mean.float(), pooled.float(), rtol=1e-2, atol=1e-3)
+        return Layout(stages, head, pooled is not None)
+
+    @cached_property
+    def _taps(self) -> dict[str, "_ToMap"]:
+        """The modules whose outputs are maps, each with how to make it one."""
+        with at_rest(self):
+            x = self._example()
+            names = find_taps(self.model, x)
+            outputs: dict[str, Tensor] = {}
+            modules = {name: self.model.get_submodule(name) for name in names}
+            with watch(modules, lambda name, _, output: outputs.update({name: output})):
+                self.logits(x)
+        return {name: _ToMap.of(outputs[name], x) for name in names}
+
+    def _example(self) -> Tensor:
+        """Two images of noise, in the size that the network was made for."""
+        height, width = self.normalize.size or (64, 64)
+        noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+        return self.normalize(noise.to(self.normalize.mean.device))
