@@ -9,7 +9,7 @@ from torch import nn
 
 from classroomkd.models import Network, build_model, list_models
 from classroomkd.models.cifar.resnet import ResNet, thin_resnet
-from classroomkd.models.cifar.shufflenet import ShuffleBlockV2, channel_shuffle
+from classroomkd.models.cifar.shufflenet import ShuffleBlockV2, channel_shuffle, interleave
 from classroomkd.models.cifar.wrn import WideBlock, WideResNet
 
 THIN = [(16, 32, 32), (16, 32, 32), (32, 16, 16), (64, 8, 8), (64,)]
