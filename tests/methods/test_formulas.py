@@ -121,17 +121,35 @@ def test_wsld():
     assert create_method("wsld")(student, mentors, target).loss.item() == pytest.approx(want)
 
 
-def test_dtkd():
-    student, mentors, target = scene(1)
+def expected_dtkd(student, mentor, target):
     want = []
-    for s, m, y in rows(student, mentors[0], target):
+    for s, m, y in rows(student, mentor, target):
         top_s, top_m = max(s.max(), 1e-3), max(m.max(), 1e-3)
         tau_m, tau_s = 8 * top_m / (top_m + top_s), 8 * top_s / (top_m + top_s)
         dynamic = tau_m * tau_s * kl(softmax(m / tau_m), softmax(s / tau_s))
         plain = 16 * kl(softmax(m / 4), softmax(s / 4))
         want.append(log_loss(s, y) + 3 * dynamic + plain)
+    return np.mean(want)
+
+
+def test_dtkd():
+    student, mentors, target = scene(1)
     lesson = create_method("dtkd")(student, mentors, target)
-    assert lesson.loss.item() == pytest.approx(np.mean(want))
+    assert lesson.loss.item() == pytest.approx(expected_dtkd(student, mentors[0], target))
+
+
+def test_dtkds_gradient_flows_through_the_temperatures():
+    student, mentors, target = scene(1)
+    leaf = student.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(create_method("dtkd")(leaf, mentors, target).loss, leaf)
+    for place in [(0, 0), (1, int(student[1].argmax())), (2, 3), (5, int(student[5].argmax()))]:
+        values = []
+        for step in (1e-6, -1e-6):
+            moved = student.clone()
+            moved[place] += step
+            values.append(expected_dtkd(moved, mentors[0], target))
+        slope = (values[0] - values[1]) / 2e-6
+        assert gradient[place].item() == pytest.approx(slope, rel=1e-4, abs=1e-8)
 
 
 def test_ctkd():

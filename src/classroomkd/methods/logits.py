@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from classroomkd.core import Choices, Comparison
-from classroomkd.core.divergence import kl_divergence
+from classroomkd.core.divergence import kl_divergence, statistics_dtype
 from classroomkd.core.filter import Standing, everyone, unit_weights
 from classroomkd.core.mentoring import dtkd_temperature, fixed_temperature
 from classroomkd.methods.base import LogitMethod, register_method
@@ -230,7 +230,8 @@ class DTKD(_FromTeacher):
               + \beta T^2 KL(\sigma(z_t/T) \| \sigma(z_s/T)), \quad
               \tau_j = 2 T max z_j / (max z_t + max z_s)
 
-    Temperatures carry no gradient here; in the public code they do.
+    As in the public code, the gradient flows through the temperatures, too: the first term does not
+    depend on the scale of the student's logits.
 
     Args:
         alpha: weight of the term with dynamic temperatures.
@@ -256,11 +257,12 @@ class DTKD(_FromTeacher):
         warmup_epochs: Weight = 20.0,
     ) -> None:
         def both(pair: Comparison) -> Tensor:
-            taus = pair.student_temperature, pair.mentor_temperature
-            dynamic = kl_divergence(pair.student, pair.mentors, *taus)
+            taus = _sharpness(pair.student, pair.mentors, temperature)
+            dynamic = taus[0] * taus[1] * kl_divergence(pair.student, pair.mentors, *taus)
             plain = kl_divergence(pair.student, pair.mentors, temperature, temperature)
-            # The lesson multiplies by both dynamic temperatures; the plain term has its own factor.
-            return alpha * dynamic + beta * temperature**2 * plain / (taus[0] * taus[1])
+            # What the lesson multiplies by has no gradient, so it is taken out here.
+            factor = pair.student_temperature * pair.mentor_temperature
+            return (alpha * dynamic + beta * temperature**2 * plain) / factor
 
         super().__init__(
             temperature,
@@ -270,3 +272,16 @@ class DTKD(_FromTeacher):
             divergence=both,
             warmup_epochs=warmup_epochs,
         )
+
+
+def _sharpness(student: Tensor, mentors: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Temperatures of student and mentors from their largest logits, with gradient: ``[M, B, U]``.
+
+    Largest logits are kept above 1e-3, as in `dtkd_temperature`.
+    """
+    here, there = (
+        logits.to(statistics_dtype(logits)).amax(-1).clamp_min(1e-3)
+        for logits in (student, mentors)
+    )
+    common = 2 * scale / (here + there)
+    return common * here, common * there
