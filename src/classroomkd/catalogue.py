@@ -40,15 +40,17 @@ def _needs(method: type[Method]) -> Iterator[str]:
 
 
 def models() -> Iterator[str]:
-    """Every model, with its parameters in millions at 100 classes."""
+    """Every model, with its parameters in millions at 100 classes; how others are named."""
     import torch
 
     from classroomkd.models import build_model, list_models
+    from classroomkd.models.external import HOW_TO_NAME
 
     for name in list_models():
         with torch.device("meta"):
             parameters = sum(p.numel() for p in build_model(name, 100).parameters())
         yield f"{name:14s} {parameters / 1e6:8.3f} M"
+    yield from (f"{name:18s} {meaning}" for name, meaning in HOW_TO_NAME.items())
 
 
 def datasets() -> Iterator[str]:

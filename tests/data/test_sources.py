@@ -54,7 +54,7 @@ def test_wrong_folders(tmp_path):
 
 
 def test_wrong_names(tmp_path):
-    assert list_datasets() == ["cifar10", "cifar100", "digits"]
+    assert list_datasets() == ["cifar10", "cifar100", "digits", "folder"]
     with pytest.raises(ValueError, match=r"unknown dataset 'cifar-100': did you mean 'cifar100'\?"):
         load_image_set("cifar-100", "train")
     with pytest.raises(ValueError, match="unknown split 'validation'"):

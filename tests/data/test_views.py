@@ -129,7 +129,15 @@ def test_a_registered_view(monkeypatch):
 
         return view
 
-    assert list_views() == ["crop", "erase", "fade", "flip", "jitter", "randaugment"]
+    assert list_views() == [
+        "crop",
+        "erase",
+        "fade",
+        "flip",
+        "jitter",
+        "randaugment",
+        "resized_crop",
+    ]
     images = images_of(30)
     faded = make_view(
         images, torch.arange(30), seed=0, epoch=0, augment=[create_view("fade", strength=1.0)]

@@ -61,6 +61,7 @@ ExistingFile = Annotated[UserPath, AfterValidator(_file)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=1)]
+Place = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -96,8 +97,10 @@ _VIEWS = {
     "digits": ({"name": "crop", "padding": 1},),
     "cifar10": _CROP_AND_FLIP,
     "cifar100": _CROP_AND_FLIP,
+    "folder": ({"name": "resized_crop"}, {"name": "flip"}),
 }
 _STRONG = {"digits": {"name": "erase"}}  # after the usual views, in a second view
+_OF_FOLDERS = ("size", "centre", "test", "bad_images", "workers", "mean", "std")
 
 
 class Data(Section):
@@ -105,7 +108,9 @@ class Data(Section):
 
     name: str = Field(default="cifar100", description="data set: see `classroomkd list datasets`")
     path: ExistingPath | None = Field(
-        default=None, description="folder in torchvision's layout or Parquet"
+        default=None,
+        description="folder in torchvision's layout or Parquet; of photographs, with"
+        " train/<class>/ and val/<class>/, or <class>/",
     )
     hub: str | None = Field(default=None, description="name of a data set on the Hugging Face hub")
     dev: float | int = Field(default=0.1, description="development split: a share, a count, or 0")
@@ -131,6 +136,37 @@ class Data(Section):
         description="how many views of a sample there are, which repeat over the epochs: as many"
         " as epochs if left out",
     )
+    size: Annotated[int, Field(ge=8)] | None = Field(
+        default=None, description="folder: pixels along each side of what is shown; usually 224"
+    )
+    centre: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="folder: share of the shorter side that an evaluation shows; usually 0.875",
+    )
+    test: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="folder: share or count for the test, where no folder is; usually 0.2",
+    )
+    bad_images: Literal["error", "skip"] | None = Field(
+        default=None, description="folder: what to do about damaged images; usually error"
+    )
+    workers: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="folder: processes that decode; up to 8 if left out"
+    )
+    mean: tuple[float, float, float] | None = Field(
+        default=None, description="folder: of the pixels, from 0 to 1; ImageNet's if left out"
+    )
+    std: tuple[Positive, Positive, Positive] | None = Field(
+        default=None, description="folder: likewise"
+    )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What the data set's reader is told beside path and hub."""
+        if self.name != "folder":
+            return {}
+        given = {key: value for key in _OF_FOLDERS if (value := getattr(self, key)) is not None}
+        return {**given, "seed": self.dev_seed}
 
     @field_validator("name")
     @classmethod
@@ -171,16 +207,45 @@ class Data(Section):
             raise ValueError("give path or hub, not both")
         return self
 
+    @model_validator(mode="after")
+    def _options_of_the_set(self) -> Self:
+        given = [key for key in _OF_FOLDERS if getattr(self, key) is not None]
+        if self.name == "folder" and self.path is None:
+            raise ValueError("folder needs path: where the folders of images are")
+        if self.name != "folder" and given:
+            raise ValueError(f"{', '.join(given)}: only for name: folder, not {self.name}")
+        return self
+
+
+def _check_pretrained(entry: Any) -> Any:
+    """A ValueError for a model of the zoo, which nobody offers weights for."""
+    if entry.pretrained and "/" not in (entry.model or ""):
+        raise ValueError(
+            "pretrained needs a model of another library, such as timm/resnet18.a1_in1k"
+            " (see `classroomkd list models`)"
+        )
+    return entry
+
 
 class Student(Section):
     """The network to train."""
 
     model: ModelName = Field(description="see `classroomkd list models`")
     checkpoint: ExistingFile | None = Field(default=None, description="weights to start from")
+    pretrained: bool = Field(
+        default=False,
+        description="start from the weights that another library offers, with a fresh classifier",
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.pretrained and self.checkpoint is not None:
+            raise ValueError("give checkpoint or pretrained, not both")
+        return _check_pretrained(self)
 
 
 class MentorRecipe(Section):
-    """A mentor: a run of this project, or a file with weights and the name of its model.
+    """A mentor: a run of this project, a file with weights, or a model that comes with weights.
 
     One that trains along may do without weights.
     """
@@ -190,9 +255,17 @@ class MentorRecipe(Section):
         default=None, description="its folder in a bank, for a mentor that cannot run here"
     )
     checkpoint: ExistingFile | None = Field(default=None, description=".safetensors, .pt or .pth")
-    model: ModelName | None = Field(default=None, description="of the checkpoint")
-    classes: tuple[str, ...] | None = Field(
-        default=None, description="class order of the checkpoint"
+    pretrained: bool = Field(
+        default=False, description="the weights that another library offers for model"
+    )
+    model: ModelName | None = Field(default=None, description="of the weights")
+    classes: Literal["imagenet"] | tuple[str, ...] | None = Field(
+        default=None, description="names in the order of the logits, or imagenet"
+    )
+    labels: tuple[Place, ...] | dict[str, str | Place] | None = Field(
+        default=None,
+        description="its class for each of the data: places among its logits in the data's order,"
+        " or its name or place for classes of the data by name",
     )
     mean: tuple[float, float, float] | None = Field(
         default=None, description="of the checkpoint's pixels"
@@ -204,21 +277,31 @@ class MentorRecipe(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = sum(source is not None for source in (self.run, self.checkpoint, self.outputs))
+        files = (self.run, self.checkpoint, self.outputs)
+        given = sum(source is not None for source in files) + self.pretrained
         fresh = self.train and given == 0 and self.model is not None
         if not fresh and given != 1:
             raise ValueError(
                 "give one of run (a run folder), checkpoint (a file) with model, and outputs"
-                " (its folder in a bank); or train: true with model, to start from nothing"
+                " (its folder in a bank); or pretrained: true with model, for weights of another"
+                " library; or train: true with model, to start from nothing"
             )
         if self.outputs is not None and self.train:
             raise ValueError("a mentor whose outputs alone are here cannot train along")
         if self.checkpoint is not None and self.model is None:
             raise ValueError("a checkpoint needs model: the name of its network")
-        extra = [k for k in ("model", "classes", "mean", "std") if getattr(self, k) is not None]
-        if self.checkpoint is None and not fresh and extra:
-            source = "a run" if self.run is not None else "a bank"
-            raise ValueError(f"{source} knows its own {', '.join(extra)}: leave it out")
+        return _check_pretrained(self)
+
+    @model_validator(mode="after")
+    def _nothing_that_the_source_knows(self) -> Self:
+        known = {
+            "a run": (self.run is not None, ("model", "classes", "mean", "std")),
+            "a bank": (self.outputs is not None, ("model", "classes", "labels", "mean", "std")),
+            "a pretrained model": (self.pretrained, ("mean", "std")),
+        }
+        for source, (here, fields) in known.items():
+            if here and (extra := [key for key in fields if getattr(self, key) is not None]):
+                raise ValueError(f"{source} knows its own {', '.join(extra)}: leave it out")
         return self
 
 

@@ -1,8 +1,11 @@
-"""Small images: sets, where they come from, and views of them as pure functions."""
+"""Images in memory and in files: sets, where they come from, views as pure functions."""
 
+from classroomkd.data.crops import ResizedCrop, resized_crop
 from classroomkd.data.draws import Draws, permutation
+from classroomkd.data.folder import read_folder
 from classroomkd.data.images import ImageSet, development_split
 from classroomkd.data.loader import Batch, ViewLoader
+from classroomkd.data.photos import PhotoSet
 from classroomkd.data.sources import list_datasets, load_image_set, register_dataset
 from classroomkd.data.strong import erase, jitter, randaugment
 from classroomkd.data.views import (
@@ -19,6 +22,8 @@ __all__ = [
     "Batch",
     "Draws",
     "ImageSet",
+    "PhotoSet",
+    "ResizedCrop",
     "ViewFunction",
     "ViewLoader",
     "create_view",
@@ -33,6 +38,8 @@ __all__ = [
     "make_view",
     "permutation",
     "randaugment",
+    "read_folder",
     "register_dataset",
     "register_view",
+    "resized_crop",
 ]

@@ -31,6 +31,7 @@ class ImageSet:
         name: What the set is called.
         index: ``[N]`` int64, each image's place in the original set. A subset keeps it, so that
             views, and the bank, know a sample by the same number. Left out: 0 to N - 1.
+        notes: What a user should know about how the set was read, in sentences.
 
     Raises:
         ValueError: If a tensor has the wrong type or shape.
@@ -51,6 +52,7 @@ class ImageSet:
     std: tuple[float, float, float]
     name: str
     index: Tensor = field(default_factory=_no_index)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images, count = self.images, len(self.images)

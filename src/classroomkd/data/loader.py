@@ -1,5 +1,7 @@
 """Batches of views of an image set, made on the device in one piece.
 
+Photographs are decoded, and cut to their size, by worker processes; all else is the same for them.
+
 ``B`` samples in a batch, or ``B`` rows where each sample comes in two views.
 """
 
@@ -10,8 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from classroomkd.data.crops import ResizedCrop
 from classroomkd.data.draws import permutation
 from classroomkd.data.images import ImageSet
+from classroomkd.data.photos import PhotoReader, PhotoSet
 from classroomkd.data.views import ViewFunction, make_view
 
 _SECOND = 2**31  # from the seed of the first view to that of the second; a recipe's are below it
@@ -33,9 +37,11 @@ class Batch(NamedTuple):
 class ViewLoader:
     """An iterable over one epoch's batches.
 
-    The whole set lies on the device; a batch is gathered and augmented there at once, with neither
-    worker processes nor a wait for the device. The order of samples and every view depend on
-    (seed, epoch, index) only, not on the batch size nor on what was read before.
+    A set in memory lies on the device as a whole; a batch is gathered and augmented there at once,
+    with neither worker processes nor a wait for the device. Of a `PhotoSet`, workers decode what
+    the first view function shows if that is a `ResizedCrop`, and else the centre. The order of
+    samples and every view depend on (seed, epoch, index) only, not on the batch size, on the
+    workers, nor on what was read before.
 
     Args:
         image_set: What to show.
@@ -83,9 +89,15 @@ class ViewLoader:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        # In the format of the batches, a batch is gathered without a second copy.
-        images = image_set.images.contiguous(memory_format=self.memory_format)
-        self.image_set = replace(image_set, images=images).to(device)
+        self.device = torch.device(device)
+        self._reader = None
+        if isinstance(image_set, PhotoSet):
+            self._reader = PhotoReader(image_set, self.device)
+        else:
+            # In the format of the batches, a batch is gathered without a second copy.
+            images = image_set.images.contiguous(memory_format=self.memory_format)
+            image_set = replace(image_set, images=images)
+        self.image_set = image_set.to(device)
         self._numbers = image_set.index.cpu()
         self.batch_size = batch_size
         self.seed = seed
@@ -94,9 +106,12 @@ class ViewLoader:
         self.views = [(own, tuple(augment))]
         if second is not None:
             self.views.append((own + _SECOND, tuple(second)))
+        if self._reader is not None:
+            taken = [(seed, *_take_crop(augment)) for seed, augment in self.views]
+            self._crops = [(seed, crop) for seed, crop, _ in taken]
+            self.views = [(seed, rest) for seed, _, rest in taken]
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self.device = torch.device(device)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -125,12 +140,12 @@ class ViewLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.view
-        for rows in self._rows().to(self.device).split(self.batch_size)[: len(self)]:
-            index = self.image_set.index[rows]
-            images, target = self.image_set.images[rows], self.image_set.target[rows]
+        batches = self._rows().to(self.device).split(self.batch_size)[: len(self)]
+        for rows, pixels in zip(batches, self._pixels(batches, epoch), strict=True):
+            index, target = self.image_set.index[rows], self.image_set.target[rows]
             views = [
                 make_view(images, index, seed=seed, epoch=epoch, augment=augment)
-                for seed, augment in self.views
+                for images, (seed, augment) in zip(pixels, self.views, strict=True)
             ]
             shown = views[0] if len(views) == 1 else torch.cat(views)
             yield Batch(
@@ -138,3 +153,18 @@ class ViewLoader:
                 target.repeat(len(views)),
                 index.repeat(len(views)),
             )
+
+    def _pixels(self, batches: Sequence[Tensor], epoch: int) -> Iterator[list[Tensor]]:
+        """What the views of each batch start from: ``[B, 3, H, W]`` uint8 for each view."""
+        if self._reader is not None:
+            return self._reader([rows.cpu() for rows in batches], epoch, self._crops)
+        return ([self.image_set.images[rows]] * len(self.views) for rows in batches)
+
+
+def _take_crop(
+    augment: Sequence[ViewFunction],
+) -> tuple[ResizedCrop | None, tuple[ViewFunction, ...]]:
+    """The random part that comes first, if it does, and the other view functions."""
+    if augment and isinstance(augment[0], ResizedCrop):
+        return augment[0], tuple(augment[1:])
+    return None, tuple(augment)

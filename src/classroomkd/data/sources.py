@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from classroomkd.data.folder import read_folder
 from classroomkd.data.images import ImageSet, development_split
 from classroomkd.data.parquet import (
     Content,
@@ -23,14 +24,14 @@ from classroomkd.data.parquet import (
 from classroomkd.data.pickles import CIFAR10, CIFAR100, PickleLayout, find_pickles, read_pickles
 from classroomkd.errors import ClassroomError, unknown_name
 
-Reader = Callable[[str, Path | None, str | None], ImageSet]
+Reader = Callable[..., ImageSet]
 AnyReader = TypeVar("AnyReader", bound=Reader)
 SPLITS = ("train", "test")
 _READERS: dict[str, Reader] = {}
 
 
 def register_dataset(name: str) -> Callable[[AnyReader], AnyReader]:
-    """Make a function ``(split, path, hub) -> ImageSet`` known by ``name``.
+    """Make a function ``(split, path, hub, **options) -> ImageSet`` known by ``name``.
 
     Raises:
         ValueError: If the name is taken.
@@ -51,7 +52,12 @@ def list_datasets() -> list[str]:
 
 
 def load_image_set(
-    name: str, split: str, *, path: Path | str | None = None, hub: str | None = None
+    name: str,
+    split: str,
+    *,
+    path: Path | str | None = None,
+    hub: str | None = None,
+    **options: Any,
 ) -> ImageSet:
     """Load a set of images with their classes.
 
@@ -59,10 +65,11 @@ def load_image_set(
     ``~/.cache/classroomkd/<name>``, and downloaded to the latter if it is in neither.
 
     Args:
-        name: ``digits``, ``cifar10``, ``cifar100`` or a registered name.
+        name: ``digits``, ``cifar10``, ``cifar100``, ``folder`` or a registered name.
         split: ``train`` or ``test``.
         path: Folder in torchvision's layout, or of Parquet files as on the Hugging Face hub.
         hub: Name of a data set on the hub, such as ``uoft-cs/cifar100``.
+        options: Those of the set's reader: of a folder, see `read_folder`.
 
     Raises:
         ValueError: If ``name`` or ``split`` is unknown.
@@ -78,7 +85,7 @@ def load_image_set(
         raise ValueError(unknown_name("split", split, SPLITS))
     if path is not None and hub is not None:
         raise ClassroomError(f"{name}: give path or hub, not both (path={path}, hub={hub})")
-    return _READERS[name](split, None if path is None else Path(path).expanduser(), hub)
+    return _READERS[name](split, None if path is None else Path(path).expanduser(), hub, **options)
 
 
 @register_dataset("digits")
@@ -100,6 +107,16 @@ def _digits(split: str, path: Path | None, hub: str | None) -> ImageSet:
         std=(0.3762, 0.3762, 0.3762),
         name="digits",
     )
+
+
+@register_dataset("folder")
+def _folder(split: str, path: Path | None, hub: str | None, **options: Any) -> ImageSet:
+    """Photographs in a folder for each class, decoded as they are needed."""
+    if path is None:
+        raise ClassroomError("folder: give path, a folder that has train/<class>/ or <class>/")
+    if not path.is_dir():
+        raise ClassroomError(f"folder: {path}: no such folder")
+    return read_folder(split, path, **options)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from classroomkd.data import options as check
 from classroomkd.data.colour import blend, contrast_mean, grey, shift_hue, smooth
 from classroomkd.data.draws import Draws
 from classroomkd.data.views import ViewFunction, register_view
@@ -51,8 +52,8 @@ def randaugment(num_ops: int = 2, magnitude: int = 9) -> ViewFunction:
 
     Reference: Cubuk et al., RandAugment, 2020, as in torchvision.
     """
-    _whole("num_ops", num_ops, 1, 100)
-    _whole("magnitude", magnitude, 0, 30)
+    check.whole("num_ops", num_ops, 1, 100)
+    check.whole("magnitude", magnitude, 0, 30)
     return partial(_randaugment, num_ops=num_ops, magnitude=magnitude)
 
 
@@ -75,8 +76,8 @@ def jitter(
     """
     amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     for name, amount in amounts.items():
-        _number(name, amount, 0, 100)
-    _number("hue", hue, 0, 0.5)
+        check.number(name, amount, 0, 100)
+    check.number("hue", hue, 0, 0.5)
     return partial(_jitter, amounts=tuple(amounts.values()), hue=hue)
 
 
@@ -99,9 +100,9 @@ def erase(
     Reference: Zhong et al., Random Erasing Data Augmentation, 2020, as in torchvision: of ten
     rectangles drawn, the first that fits is taken; if none fits, the image stays as it is.
     """
-    _number("p", p, 0, 1)
-    _pair("scale", scale, 0, 1)
-    _pair("ratio", ratio, 1e-3, 1e3)
+    check.number("p", p, 0, 1)
+    check.pair("scale", scale, 0, 1)
+    check.pair("ratio", ratio, 1e-3, 1e3)
     return partial(_erase, p=p, scale=tuple(scale), ratio=tuple(ratio))
 
 
@@ -228,22 +229,3 @@ def _erase(
         inside = (pixel >= start) & (pixel < start + length)
         mask = mask & inside.unsqueeze(2 - axis)
     return images.masked_fill(mask.unsqueeze(1), 0)
-
-
-def _whole(name: str, value: int, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
-
-
-def _number(name: str, value: float, least: float, most: float) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{name} must be a number from {least:g} to {most:g}, not {value!r}")
-
-
-def _pair(name: str, value: Sequence[float], least: float, most: float) -> None:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError(f"{name} must be two numbers, the least and the most, not {value!r}")
-    for number in value:
-        _number(name, number, least, most)
-    if value[0] > value[1]:
-        raise ValueError(f"{name} must be the least before the most, not {value!r}")

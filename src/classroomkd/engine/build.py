@@ -1,5 +1,6 @@
 """From a recipe to the things that a run needs: data, student, mentors, method."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -96,11 +97,17 @@ def build_classroom(recipe: Recipe, say: Callable[[str], object] = print) -> Cla
     device = choose_device(recipe.train.device)
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     train_set, dev_set = training_sets(recipe.data)
+    for note in train_set.notes:
+        say(note)
     classes = train_set.classes
 
     torch.manual_seed(recipe.seed)
     student = build_model(
-        recipe.student.model, len(classes), mean=train_set.mean, std=train_set.std
+        recipe.student.model,
+        len(classes),
+        mean=None if recipe.student.pretrained else train_set.mean,
+        std=None if recipe.student.pretrained else train_set.std,
+        pretrained=recipe.student.pretrained,
     )
     if recipe.student.checkpoint is not None:
         load_weights(student, recipe.student.checkpoint)
@@ -221,7 +228,7 @@ def _show_shapes(
 
     From the shapes it builds its adapters and memories.
     """
-    images = image_set.images[:2].to(device).float().div(255)
+    images = image_set.subset(torch.arange(2)).images.to(device).float().div(255)
     learning = [student, *(mentor.network for mentor in mentors if mentor.learns)]
     for network in learning:
         network.eval()  # two images are not to be in anybody's running statistics
@@ -239,7 +246,7 @@ def _show_shapes(
 
 def training_sets(data: Data) -> tuple[ImageSet, ImageSet | None]:
     """The training set less its development split, and the latter (None if its size is 0)."""
-    whole = load_image_set(data.name, "train", path=data.path, hub=data.hub)
+    whole = load_image_set(data.name, "train", path=data.path, hub=data.hub, **data.reading)
     if not data.dev:
         return whole, None
     train_rows, dev_rows = development_split(whole.target, data.dev, data.dev_seed)
@@ -248,7 +255,9 @@ def training_sets(data: Data) -> tuple[ImageSet, ImageSet | None]:
 
 def test_loader(data: Data, device: torch.device) -> ViewLoader:
     """The test set's plain images."""
-    test = load_image_set(data.name, "test", path=data.path, hub=data.hub)
+    test = load_image_set(data.name, "test", path=data.path, hub=data.hub, **data.reading)
+    for note in test.notes:
+        print(note, file=sys.stderr)
     return ViewLoader(test, EVALUATION_BATCH, device=device)
 
 

@@ -170,33 +170,3 @@ class LearningMentor(Mentor):
         features = dict(self.network.forward_stages(images, **options))  # type: ignore[operator]
         features["logits"] = self._ordered(features["logits"])
         return features
-
-
-def class_map(mentor: tuple[str, ...], data: tuple[str, ...], who: str = "mentor") -> Tensor | None:
-    """Where each class of the data stands among a mentor's classes.
-
-    Args:
-        mentor: the mentor's class names, in the order of its logits.
-        data: the data's class names.
-        who: the mentor's name, for messages.
-
-    Returns:
-        ``[C]`` int64, or None where the orders are the same.
-
-    Raises:
-        ClassroomError: if the mentor lacks a class of the data, naming some.
-
-    Example:
-        >>> class_map(("dog", "cat", "cow"), ("cat", "dog"))
-        tensor([1, 0])
-    """
-    if mentor == data:
-        return None
-    place = {name: number for number, name in enumerate(mentor)}
-    if missing := [name for name in data if name not in place]:
-        raise ClassroomError(
-            f"{who} was not trained on {len(missing)} of the data's {len(data)} classes: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}. "
-            "A mentor must know every class of the data"
-        )
-    return torch.tensor([place[name] for name in data])

@@ -1,12 +1,15 @@
-"""Where mentors come from: run folders and files of weights."""
+"""Where mentors come from: run folders, files of weights, and other libraries."""
 
 from collections.abc import Sequence
 from itertools import count
 
+from torch import Tensor
+
 from classroomkd.config.schema import MentorRecipe
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors.mentor import LearningMentor, Mentor, StoredMentor, class_map
-from classroomkd.models import build_model, load_student, load_weights
+from classroomkd.mentors.labels import class_count_map, class_map, imagenet_classes
+from classroomkd.mentors.mentor import LearningMentor, Mentor, StoredMentor
+from classroomkd.models import Network, build_model, load_student, load_weights
 
 
 def open_mentor(recipe: MentorRecipe, name: str, classes: tuple[str, ...]) -> Mentor:
@@ -23,19 +26,57 @@ def open_mentor(recipe: MentorRecipe, name: str, classes: tuple[str, ...]) -> Me
     if recipe.outputs is not None:
         return StoredMentor(name, recipe.role, recipe.outputs)
     kind = LearningMentor if recipe.train else Mentor
+    network, own = _network(recipe, name, classes)
+    return kind(network, name, recipe.role, _class_map(recipe, name, network, own, classes))
+
+
+def _network(
+    recipe: MentorRecipe, name: str, classes: tuple[str, ...]
+) -> tuple[Network, tuple[str, ...] | None]:
+    """A mentor's network, and the names of its classes if its source knows them."""
     if recipe.run is not None:
         network, info = load_student(recipe.run)
-        return kind(network, name, recipe.role, class_map(info.classes, classes, name))
-    if recipe.model is None or (recipe.checkpoint is None and not recipe.train):
+        return network, info.classes
+    if recipe.model is None or not (recipe.checkpoint or recipe.pretrained or recipe.train):
         raise ClassroomError(f"{name}: give run, or checkpoint and model")
-    own = recipe.classes or classes
-    normalisation = {
-        key: value for key in ("mean", "std") if (value := getattr(recipe, key)) is not None
-    }
-    network = build_model(recipe.model, len(own), **normalisation)
+    if recipe.pretrained:
+        network = build_model(recipe.model, None, pretrained=True)
+        return network, getattr(network, "classes", None)
+    network = build_model(
+        recipe.model, _class_count(recipe, classes), mean=recipe.mean, std=recipe.std
+    )
     if recipe.checkpoint is not None:
         load_weights(network, recipe.checkpoint)
-    return kind(network, name, recipe.role, class_map(own, classes, name))
+    return network, None
+
+
+def _class_count(recipe: MentorRecipe, classes: tuple[str, ...]) -> int | None:
+    """How many classes a checkpoint has; None for as many as its model usually has."""
+    own = _own_classes(recipe)
+    if own is None and recipe.labels is not None and "/" in (recipe.model or ""):
+        return None
+    return len(own or classes)
+
+
+def _own_classes(recipe: MentorRecipe) -> tuple[str, ...] | None:
+    return imagenet_classes() if recipe.classes == "imagenet" else recipe.classes
+
+
+def _class_map(
+    recipe: MentorRecipe,
+    name: str,
+    network: Network,
+    known: tuple[str, ...] | None,
+    classes: tuple[str, ...],
+) -> Tensor | None:
+    own = _own_classes(recipe) or known
+    if own is None:
+        return class_count_map(network.num_classes, classes, name, recipe.labels)
+    if len(own) != network.num_classes:
+        raise ClassroomError(
+            f"{name} tells {network.num_classes} classes apart, but classes names {len(own)}"
+        )
+    return class_map(own, classes, name, recipe.labels)
 
 
 def mentor_names(recipes: Sequence[MentorRecipe]) -> list[str]:
@@ -46,7 +87,7 @@ def mentor_names(recipes: Sequence[MentorRecipe]) -> list[str]:
         ['vgg8', 'vgg8-2']
     """
     own = [
-        r.name or next((p.name for p in (r.run, r.outputs) if p), r.model) or "mentor"
+        r.name or next((p.name for p in (r.run, r.outputs) if p), _short(r.model)) or "mentor"
         for r in recipes
     ]
     names: list[str] = []
@@ -55,3 +96,8 @@ def mentor_names(recipes: Sequence[MentorRecipe]) -> list[str]:
         free = (other for other in numbered if other not in own and other not in names)
         names.append(next(free) if name in names else name)
     return names
+
+
+def _short(model: str | None) -> str | None:
+    """Without the origin: ``timm/resnet18`` is called resnet18."""
+    return model.rpartition("/")[2] if model else None

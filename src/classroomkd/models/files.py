@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from classroomkd.errors import ClassroomError
+from classroomkd.models.external import ExternalNetwork
 from classroomkd.models.network import Network
 from classroomkd.models.registry import build_model
 from classroomkd.models.reused import attach_head, describe_head
@@ -175,7 +176,10 @@ def _unwrap(value: Any) -> dict[str, Tensor]:
 
 
 def _translate(weights: dict[str, Tensor], network: Network) -> dict[str, Tensor]:
-    """Names of the CRD benchmark's zoo in ours, where ours are not there already."""
+    """Names of the CRD benchmark's zoo, or of another library, in ours."""
+    if isinstance(network, ExternalNetwork):
+        own = network.state_dict()
+        return {k if k in own else f"model.{k}": tensor for k, tensor in weights.items()}
     if "classifier.weight" in weights:
         return weights
     shortcut = (

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar, overload
 
 from classroomkd.errors import unknown_name
+from classroomkd.models.external import build_external, external_name, is_external
 from classroomkd.models.network import CIFAR100_MEAN, CIFAR100_STD, Network
 
 Builder = Callable[..., Network]
@@ -50,19 +51,25 @@ def register_model(name: str | Builder, /, *, aliases: Sequence[str] = ()) -> An
 
 def build_model(
     name: str,
-    num_classes: int,
+    num_classes: int | None,
     *,
-    mean: Sequence[float] = CIFAR100_MEAN,
-    std: Sequence[float] = CIFAR100_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    pretrained: bool = False,
     **options: Any,
 ) -> Network:
-    """Build a network with fresh weights.
+    """Build a network, with fresh weights unless ``pretrained``.
 
     Args:
-        name: one of :func:`list_models`, or an alias; upper and lower case count the same.
-        num_classes: how many classes it tells apart.
-        mean: mean of each channel over the training images.
-        std: standard deviation of each channel.
+        name: one of :func:`list_models`, or an alias; upper and lower case count the same. Or the
+            name of another library's model, such as ``"timm/resnet18"``: see
+            :mod:`classroomkd.models.external`.
+        num_classes: how many classes it tells apart; None for the classifier that a model of
+            another library comes with.
+        mean: mean of each channel over the training images; if left out, that of CIFAR-100, or
+            what another library's model was made for.
+        std: standard deviation of each channel; likewise.
+        pretrained: whether to load the weights that another library offers.
         **options: what the model offers beyond that, such as ``dropout`` of a wide ResNet.
 
     Returns:
@@ -70,6 +77,7 @@ def build_model(
 
     Raises:
         ValueError: the name is unknown, or ``num_classes`` is less than 1.
+        ClassroomError: weights of another library cannot be had.
 
     Example:
         >>> import torch
@@ -78,13 +86,22 @@ def build_model(
         torch.Size([4, 10])
     """
     canonical = canonical_name(name)
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if is_external(canonical) and not options:
+        return build_external(canonical, num_classes, mean=mean, std=std, pretrained=pretrained)
+    if is_external(canonical):
+        raise TypeError(f"{canonical} takes no options, but got {', '.join(options)}")
+    if pretrained or num_classes is None:
+        raise ValueError(f"{canonical} comes without weights: give its number of classes alone")
+    mean, std = mean or CIFAR100_MEAN, std or CIFAR100_STD
     network = _builders[canonical](num_classes=num_classes, mean=mean, std=std, **options)
     network.name = canonical
     return network
 
 
 def canonical_name(name: str) -> str:
-    """The registered name for a name in any case, or an alias.
+    """The registered name for a name in any case, or an alias; another library's name in full.
 
     Raises:
         ValueError: the name is unknown; the message gives the nearest one.
@@ -93,6 +110,8 @@ def canonical_name(name: str) -> str:
         >>> canonical_name("shufflev1")
         'ShuffleNetV1'
     """
+    if is_external(name):
+        return external_name(name)
     if name.lower() not in _canonical:
         raise ValueError(unknown_name("model", name, _builders))
     return _canonical[name.lower()]

@@ -89,13 +89,12 @@ def build_external(
     network: ExternalNetwork = _module(origin).build(rest, num_classes, pretrained)
     network.name = name
     own = network.normalize
-    fresh = Normalize(own.mean.flatten() if mean is None else mean, _std(own, std))
-    own.load_state_dict(fresh.state_dict(), strict=False)
+    given = Normalize(
+        own.mean.flatten().tolist() if mean is None else mean,
+        own.std.flatten().tolist() if std is None else std,
+    )
+    own.load_state_dict(given.state_dict(), strict=False)  # size and rule stay its own
     return network
-
-
-def _std(own: Normalize, std: Sequence[float] | None) -> Sequence[float]:
-    return own.std.flatten().tolist() if std is None else std
 
 
 def _split(name: str) -> tuple[str, str]:

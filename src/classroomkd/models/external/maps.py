@@ -4,8 +4,9 @@ Shapes: ``B`` samples, ``D`` channels, ``N`` tokens, ``H`` and ``W`` pixels of t
 ``w`` of a map.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import isqrt
 from typing import Any
 
@@ -15,8 +16,11 @@ STAGES = 4  # of a network that has one resolution
 PREFIX = 16  # more tokens than these before the patches' are none: class, distillation, registers
 
 
-def as_map(output: Any, x: Tensor) -> Tensor | None:
-    """A layer's output as ``[B, D, h, w]``, or None for one that is no map of more than one pixel.
+ToMap = Callable[[Tensor], Tensor]
+
+
+def as_map(output: Any, x: Tensor) -> ToMap | None:
+    """How to turn what a layer gives into a map ``[B, D, h, w]``.
 
     Channels may come last. Of tokens ``[B, N, D]`` those before the patches' are left out.
 
@@ -24,26 +28,43 @@ def as_map(output: Any, x: Tensor) -> Tensor | None:
         output: of a layer.
         x: the square images that the network was given, ``[B, 3, H, H]``.
 
+    Returns:
+        A function of such outputs, or None if they are no maps of more than one pixel.
+
     Example:
         >>> import torch
         >>> x = torch.empty(2, 3, 224, 224)
-        >>> shapes = [(2, 64, 7, 7), (2, 7, 7, 64), (2, 197, 64), (2, 64)]
-        >>> [as_map(torch.empty(shape), x) is not None for shape in shapes]
-        [True, True, True, False]
-        >>> as_map(torch.empty(2, 1 + 14 * 14, 64), x).shape
-        torch.Size([2, 64, 14, 14])
+        >>> for shape in [(2, 64, 7, 7), (2, 7, 7, 64), (2, 1 + 14 * 14, 64)]:
+        ...     output = torch.empty(shape)
+        ...     print(tuple(as_map(output, x)(output).shape))
+        (2, 64, 7, 7)
+        (2, 64, 7, 7)
+        (2, 64, 14, 14)
+        >>> as_map(torch.empty(2, 64), x) is None
+        True
     """
     if not isinstance(output, Tensor) or output.shape[0] != x.shape[0]:
         return None
+    side = isqrt(output.shape[1])
     if output.ndim == 4:
-        _, a, b, c = output.shape
-        found = output.permute(0, 3, 1, 2) if a == b != c else output
-    elif output.ndim == 3 and output.shape[1] - isqrt(output.shape[1]) ** 2 <= PREFIX:
-        side = isqrt(output.shape[1])
-        found = unflatten(output, side, side)
-    else:
-        return None
-    return found if min(found.shape[2:]) > 1 else None
+        _, first, second, third = output.shape
+        if first == second != third and first > 1:
+            return channels_first
+        if second == third and second > 1:
+            return as_it_is
+    elif output.ndim == 3 and side > 1 and output.shape[1] - side**2 <= PREFIX:
+        return partial(unflatten, height=side, width=side)
+    return None
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    """The map itself."""
+    return x
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """``[B, h, w, D]`` as ``[B, D, h, w]``."""
+    return x.permute(0, 3, 1, 2)
 
 
 def unflatten(tokens: Tensor, height: int, width: int) -> Tensor:
@@ -54,7 +75,8 @@ def unflatten(tokens: Tensor, height: int, width: int) -> Tensor:
 def choose_stages(heights: Sequence[int], input_height: int) -> dict[str, int]:
     """Which maps are shown as stages: the last of each height, named from shallow to deep.
 
-    The one of half of the input's height or more is the ``stem``. A network whose maps are all of
+    Heights count as one if a convolution without padding makes the difference. The first map is the
+    ``stem`` if it has about half of the input's height or more. A network whose maps are all of
     one height, as a ViT's, shows four: those at each quarter of its depth.
 
     >>> choose_stages([112, 56, 56, 28, 14, 7], 224)
@@ -62,12 +84,17 @@ def choose_stages(heights: Sequence[int], input_height: int) -> dict[str, int]:
     >>> choose_stages([14] * 12, 224)
     {'stage1': 2, 'stage2': 5, 'stage3': 8, 'stage4': 11}
     """
-    places = list({height: place for place, height in enumerate(heights)}.values())
+    places: list[int] = []
+    for place, height in enumerate(heights):
+        if places and height > heights[places[-1]] / 1.5:
+            places[-1] = place
+        else:
+            places.append(place)
     if len(places) == 1:
         count = len(heights)
         quarters = (-(-count * quarter // STAGES) - 1 for quarter in range(1, STAGES + 1))
         places = sorted(set(quarters))
-    stem = len(places) > 1 and 2 * heights[places[0]] >= input_height
+    stem = len(places) > 1 and heights[places[0]] > 0.45 * input_height
     return {
         "stem" if stem and number == 0 else f"stage{number + 1 - stem}": place
         for number, place in enumerate(places)
@@ -89,8 +116,8 @@ def watch(modules: dict[str, nn.Module], take: Callable[[str, Any, Any], None]) 
             handle.remove()
 
 
-def find_taps(model: nn.Module, x: Tensor) -> list[str]:
-    """The modules of any network whose outputs are its stages, in the order in which they answer.
+def find_taps(model: nn.Module, x: Tensor) -> dict[str, ToMap]:
+    """The modules of any network whose outputs are its maps, in the order in which they answer.
 
     They are the last before each change of height. What changes the height once is a block or a
     stage, and is not looked into; what changes it more often is taken apart. Where the height stays
@@ -100,50 +127,70 @@ def find_taps(model: nn.Module, x: Tensor) -> list[str]:
         model: run once.
         x: normalised images ``[B, 3, H, H]``, at least 2 of them.
 
+    Returns:
+        For each module's name, how its output becomes a map.
+
     Example:
         >>> import torch
-        >>> def stage(): return nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.ReLU(), nn.Conv2d(3, 3, 1))
+        >>> def stage(): return nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.Conv2d(3, 3, 1))
         >>> model = nn.Sequential(nn.Conv2d(3, 3, 1), stage(), stage(), nn.Flatten())
-        >>> find_taps(model, torch.rand(2, 3, 16, 16))
+        >>> list(find_taps(model, torch.rand(2, 3, 16, 16)))
         ['0', '1', '2']
     """
-    answers: dict[str, list[int | None]] = {}  # height of each answer, in the order of answering
+    answers: dict[str, list[tuple[ToMap, int] | None]] = {}  # in the order of answering
 
     def note(name: str, inputs: Any, output: Any) -> None:
-        found = as_map(output, x)
-        answers.setdefault(name, []).append(None if found is None else found.shape[2])
+        to_map = as_map(output, x)
+        answers.setdefault(name, []).append(to_map and (to_map, to_map(output).shape[2]))
 
     with watch(dict(model.named_modules()), note):
         model(x)
-    order = list(answers)
-    height = {name: h[0] for name, h in answers.items() if len(h) == 1 and h[0] is not None}
-
-    def parts(name: str) -> list[str]:
-        """The children that answer, through containers that do not."""
-        children = [f"{name}.{c}".lstrip(".") for c, _ in model.get_submodule(name).named_children()]
-        nested = ([c] if c in answers else parts(c) for c in children)
-        return sorted((c for row in nested for c in row), key=order.index)
-
-    def flow(name: str) -> Iterator[str]:
-        for part in parts(name):
-            inside = {height[p] for p in _below(part, order) if p in height}
-            if len(inside) > 2:
-                yield from flow(part)
-            elif part in height:
-                yield part
-
+    once = {name: given[0] for name, given in answers.items() if len(given) == 1}
+    maps = {name: found for name, found in once.items() if found}
+    height = {name: found[1] for name, found in maps.items()}
     levels: dict[int, str] = {}
-    for name in flow(""):
+    for name in _flow(model, "", list(answers), height):
         if not levels or height[name] <= min(levels):
             levels[height[name]] = name
-    if len(levels) > 1:
-        return list(levels.values())
+    taps = list(levels.values()) if len(levels) > 1 else _longest_row(model, list(maps))
+    return {name: maps[name][0] for name in taps}
+
+
+def _flow(
+    model: nn.Module, name: str, order: Sequence[str], height: Mapping[str, int]
+) -> Iterator[str]:
+    """The parts of a module one after the other, each of which changes the height once at most."""
+    for part in _parts(model, name, order):
+        inside = {height[n] for n in height if n == part or n.startswith(f"{part}.")}
+        if len(inside) > 2:
+            yield from _flow(model, part, order, height)
+        elif part in height:
+            yield part
+
+
+def _parts(model: nn.Module, name: str, order: Sequence[str]) -> list[str]:
+    """The children that answer, in order; those of containers that do not are among them."""
+    children = [f"{name}.{c}".lstrip(".") for c, _ in model.get_submodule(name).named_children()]
+    nested = [[c] if c in order else _parts(model, c, order) for c in children]
+    return sorted((c for row in nested for c in row), key=order.index)
+
+
+def _longest_row(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """Of the neighbours of one class, the most."""
     rows: dict[tuple[str, type], list[str]] = {}
-    for name in height:
+    for name in names:
         kind = (name.rpartition(".")[0], type(model.get_submodule(name)))
         rows.setdefault(kind, []).append(name)
     return max(rows.values(), key=len, default=[])
 
 
-def _below(name: str, names: Sequence[str]) -> list[str]:
-    return [other for other in names if other == name or other.startswith(f"{name}.")]
+def find_classifier(model: nn.Module, num_classes: int) -> str | None:
+    """The name of the last linear layer, if it alone gives as many logits as there are classes.
+
+    >>> find_classifier(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 10)), 10)
+    '2'
+    """
+    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    fitting = [name for name, m in linear if m.out_features == num_classes]
+    alone = fitting and linear[-1][0] == fitting[-1]
+    return fitting[-1] if alone else None

@@ -3,16 +3,22 @@
 Shapes: ``B`` samples, ``C`` classes, ``D`` width of the classifier's input, ``H`` and ``W`` pixels.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from classroomkd.errors import ClassroomError
-from classroomkd.models.external.maps import as_map, choose_stages, find_taps, watch
+from classroomkd.models.external.maps import (
+    ToMap,
+    choose_stages,
+    find_classifier,
+    find_taps,
+    watch,
+)
 from classroomkd.models.external.pixels import FitPixels, Pixels
 from classroomkd.models.network import Network
 
@@ -84,7 +90,6 @@ class ExternalNetwork(Network):
         self.normalize = FitPixels(pixels)
         self.model = model
         self.classes = classes
-        self._last_layer = find_classifier(model, num_classes)
 
     @property
     def classifier(self) -> nn.Linear | None:  # type: ignore[override]
@@ -93,6 +98,20 @@ class ExternalNetwork(Network):
             return None
         layer = self.model.get_submodule(self._last_layer)
         return layer if isinstance(layer, nn.Linear) else None
+
+    @cached_property
+    def _last_layer(self) -> str | None:
+        """The classifier's name; a distilled ViT, which has two and gives their mean, has none."""
+        name = find_classifier(self.model, self.num_classes)
+        if name is None:
+            return None
+        given: list[Tensor] = []
+        with (
+            at_rest(self),
+            watch({name: self.model.get_submodule(name)}, lambda *what: given.append(what[2])),
+        ):
+            logits = self.logits(self._example())
+        return name if len(given) == 1 and _equal(given[0], logits) else None
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -134,7 +153,8 @@ class ExternalNetwork(Network):
             )
         if options:
             raise TypeError(f"unknown options: {', '.join(options)}")
-        return self._features(self.normalize(images))
+        features: dict[str, Tensor] = self._features(self.normalize(images))  # type: ignore
+        return features
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits of normalised images of its size."""
@@ -161,13 +181,14 @@ class ExternalNetwork(Network):
         return {**features, "logits": trace.logits}
 
     def _watched(self, x: Tensor) -> tuple[Trace, Tensor | None]:
-        """A trace, and what the classifier was given."""
-        taken: list[Tensor] = []
+        """A trace, and the vectors that the classifier was given."""
+        taken: dict[str, Tensor] = {}
         layer = self.classifier
-        modules = {} if layer is None else {"classifier": layer}
-        with watch(modules, lambda _, inputs, output: taken.append(inputs[0])):
+        modules: dict[str, nn.Module] = {} if layer is None else {"classifier": layer}
+        with watch(modules, lambda name, inputs, _: taken.update({name: inputs[0]})):
             trace = self.trace(x)
-        return trace, taken[0] if len(taken) == 1 and taken[0].ndim == 2 else None
+        pooled = taken.get("classifier")
+        return trace, pooled if pooled is not None and pooled.ndim == 2 else None
 
     @cached_property
     def _layout(self) -> Layout:
@@ -177,25 +198,38 @@ class ExternalNetwork(Network):
         if trace.last is None:
             return Layout({}, head=False, pooled=pooled is not None)
         stages = choose_stages([found.shape[2] for found in trace.maps], x.shape[2])
-        mean = trace.last.mean((2, 3))
-        head = pooled is not None and mean.shape == pooled.shape
-        head = head and torch.allclose(mean.float(), pooled.float(), rtol=1e-2, atol=1e-3)
+        head = pooled is not None and _equal(trace.last.mean((2, 3)), pooled)
         return Layout(stages, head, pooled is not None)
 
     @cached_property
-    def _taps(self) -> dict[str, "_ToMap"]:
-        """The modules whose outputs are maps, each with how to make it one."""
+    def _taps(self) -> dict[str, ToMap]:
+        """The modules whose outputs are the maps, each with how to make it one."""
         with at_rest(self):
-            x = self._example()
-            names = find_taps(self.model, x)
-            outputs: dict[str, Tensor] = {}
-            modules = {name: self.model.get_submodule(name) for name in names}
-            with watch(modules, lambda name, _, output: outputs.update({name: output})):
-                self.logits(x)
-        return {name: _ToMap.of(outputs[name], x) for name in names}
+            return find_taps(self.model, self._example())
 
     def _example(self) -> Tensor:
         """Two images of noise, in the size that the network was made for."""
         height, width = self.normalize.size or (64, 64)
         noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
         return self.normalize(noise.to(self.normalize.mean.device))
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether they are the same but for rounding, in half precision, too."""
+    if one.shape != other.shape:
+        return False
+    difference = (one.float() - other.float()).abs().max()
+    return bool(difference <= 1e-2 * other.float().abs().max())
+
+
+@contextmanager
+def at_rest(network: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients for a while; afterwards every layer is in the mode it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,228 @@
+"""Photographs: a set of image files of any size, decoded in worker processes as they are needed.
+
+``B`` samples in a batch, ``S`` pixels along each side of what is shown.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from classroomkd.data.crops import ResizedCrop, central_boxes
+from classroomkd.data.decode import BadImage, Photo
+from classroomkd.data.draws import Draws
+from classroomkd.data.images import ImageSet
+from classroomkd.errors import ClassroomError
+
+_CHUNK = 32  # images that a worker decodes at a time, so that all work at one batch
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoSet(ImageSet):
+    """An image set whose pixels stay in files until they are asked for.
+
+    ``images``, ``[N, 3, S, S]`` uint8, are the plain images: the centres, decoded anew at each
+    access, in this process. Ask for those of a small subset.
+
+    Args:
+        root: folder that the files are in.
+        files: ``[N]`` bytes, paths in `root` as the file system spells them.
+        sizes: ``[N]`` int64, the files' sizes in bytes.
+        side: ``S``.
+        centre: share of the shorter side that plain images show.
+        workers: processes that decode; 0 for none but this one.
+    """
+
+    images: Tensor = field(init=False, repr=False)
+    root: Path = field(kw_only=True)
+    files: np.ndarray = field(kw_only=True, repr=False)
+    sizes: np.ndarray = field(kw_only=True, repr=False)
+    side: int = field(kw_only=True, default=224)
+    centre: float = field(kw_only=True, default=0.875)
+    workers: int = field(kw_only=True, default=0)
+
+    def __post_init__(self) -> None:
+        if not len(self.index):
+            object.__setattr__(self, "index", torch.arange(len(self.files)))
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "images":
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        look = Look(seed=0, epoch=0, index=self.index.cpu(), crop=None)
+        return torch.from_numpy(_decode(self, range(len(self)), look)).permute(0, 3, 1, 2)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def subset(self, rows: Tensor) -> "PhotoSet":
+        """The images at ``rows`` (``[n]`` int64: places in this set), in that order."""
+        rows = rows.to(self.index.device)
+        places = rows.cpu().numpy()
+        return replace(
+            self,
+            target=self.target[rows],
+            index=self.index[rows],
+            files=self.files[places],
+            sizes=self.sizes[places],
+        )
+
+    def to(self, device: torch.device | str) -> "PhotoSet":
+        """The same set, its targets and numbers on ``device``."""
+        return replace(self, target=self.target.to(device), index=self.index.to(device))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits of the files' names and sizes, and of how they are shown.
+
+        Files are not read: another of the same name and size is taken for the same.
+        """
+        shown = (self.side, self.centre, self.classes)
+        digest = hashlib.sha256(repr(shown).encode())
+        digest.update(b"\0".join(self.files.tolist()))
+        for numbers in (self.sizes, self.target.cpu().numpy(), self.index.cpu().numpy()):
+            digest.update(np.ascontiguousarray(numbers).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Look:
+    """How samples are looked at: all that their pixels depend on.
+
+    Attributes:
+        seed: of the views.
+        epoch: from 0.
+        index: ``[B]`` int64, the samples' numbers.
+        crop: random parts of the images, or None for their centres.
+    """
+
+    seed: int
+    epoch: int
+    index: Tensor
+    crop: ResizedCrop | None
+
+
+class PhotoReader:
+    """Decodes batches of a set in worker processes, which stay for the next epoch.
+
+    Args:
+        photos: the set.
+        device: where the pixels go.
+
+    Batches are decoded ahead of their use; what a sample looks like depends on its `Look` alone,
+    not on the workers or the batch.
+    """
+
+    def __init__(self, photos: PhotoSet, device: torch.device) -> None:
+        self._index, self._device = photos.index.cpu(), device
+        self._jobs: list[tuple[list[int], Look]] = []
+        several = {"persistent_workers": True, "prefetch_factor": 4} if photos.workers else {}
+        self._loader = DataLoader(
+            _Decoding(replace(photos.to("cpu"), workers=0)),
+            batch_size=None,
+            sampler=_Queue(self._jobs),
+            num_workers=photos.workers,
+            pin_memory=device.type == "cuda",
+            **several,
+        )
+
+    def __call__(
+        self, batches: Sequence[Tensor], epoch: int, crops: Sequence[tuple[int, ResizedCrop | None]]
+    ) -> Iterator[list[Tensor]]:
+        """Pixels ``[B, 3, S, S]`` uint8 of each batch, one for each of the crops.
+
+        Args:
+            batches: places in the set, ``[B]`` each, on the host.
+            epoch: from 0.
+            crops: of each view its seed, and the random part or None for the centre.
+
+        Raises:
+            ClassroomError: if a file cannot be decoded; names it.
+        """
+        counts = []
+        self._jobs.clear()
+        for rows in batches:
+            chunks = rows.split(_CHUNK)
+            counts.append(len(chunks))
+            self._jobs += [
+                (chunk.tolist(), Look(seed, epoch, self._index[chunk], crop))
+                for seed, crop in crops
+                for chunk in chunks
+            ]
+        pieces = iter(self._loader)
+        for count in counts:
+            yield [self._join(next(pieces) for _ in range(count)) for _ in crops]
+
+    def _join(self, pieces: Iterator[Tensor | str]) -> Tensor:
+        arrived = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                raise ClassroomError(piece)
+            arrived.append(piece.to(self._device, non_blocking=True))
+        return torch.cat(arrived).permute(0, 3, 1, 2)
+
+
+class _Queue:
+    """What is to be decoded next; filled anew for each epoch."""
+
+    def __init__(self, jobs: list) -> None:
+        self._jobs = jobs
+
+    def __iter__(self) -> Iterator:
+        return iter(list(self._jobs))
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+
+class _Decoding(Dataset):
+    """What a worker does with a job: pixels, or what is wrong with a file.
+
+    An error is given back, not raised: torch would wrap it in the worker's traceback.
+    """
+
+    def __init__(self, photos: PhotoSet) -> None:
+        self._photos = photos
+
+    def __getitem__(self, job: tuple[Sequence[int], Look]) -> Tensor | str:
+        try:
+            return torch.from_numpy(_decode(self._photos, *job))
+        except ClassroomError as error:
+            return str(error)
+
+
+def _decode(photos: PhotoSet, rows: Sequence[int], look: Look) -> np.ndarray:
+    """Pixels ``[B, S, S, 3]`` uint8 of the files in some places.
+
+    Raises:
+        ClassroomError: if one cannot be decoded.
+    """
+    paths = [photos.root / os.fsdecode(photos.files[row]) for row in rows]
+    pixels = np.empty((len(paths), photos.side, photos.side, 3), np.uint8)
+    opened = []
+    try:
+        for path in paths:
+            opened.append(Photo(path))
+        widths, heights = torch.tensor([photo.size for photo in opened]).unbind(1)
+        if look.crop is None:
+            boxes = central_boxes(widths, heights, photos.centre)
+        else:
+            boxes = look.crop.boxes(Draws(look.seed, look.epoch, look.index), widths, heights)
+        for row, photo in enumerate(opened):
+            pixels[row] = photo.square(boxes[row].tolist(), photos.side)
+    except BadImage as error:
+        raise ClassroomError(
+            f"{error.path}: cannot be used as an image ({error}). Replace or remove it, or leave "
+            "out every such file with data.bad_images: skip"
+        ) from error
+    finally:
+        for photo in opened:
+            photo.close()
+    return pixels

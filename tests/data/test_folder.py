@@ -1,0 +1,161 @@
+import os
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from classroomkd.data import load_image_set
+from classroomkd.data.files import list_classes
+from classroomkd.errors import ClassroomError
+
+
+def save(path, colour="red", size=(20, 16), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLASSROOMKD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for split, count in (("train", 4), ("val", 2)):
+        for name in ("dog", "cat"):
+            for number in range(count):
+                save(tmp_path / "photos" / split / name / f"{number}.JPEG")
+    return tmp_path / "photos"
+
+
+def load(path, split="train", **options):
+    return load_image_set("folder", split, path=path, workers=0, size=16, **options)
+
+
+def test_train_and_val(photos):
+    train, test = load(photos), load(photos, "test")
+    assert train.classes == test.classes == ("cat", "dog")
+    assert train.target.tolist() == [0] * 4 + [1] * 4
+    assert test.target.tolist() == [0, 0, 1, 1]
+    assert train.notes == ()
+    assert train.fingerprint != test.fingerprint
+    assert train.fingerprint == load(photos).fingerprint != load(photos, centre=1.0).fingerprint
+
+
+def test_images_without_labels_are_no_test_set(photos):
+    save(photos / "test" / "ILSVRC2012_test_00000001.JPEG")
+    assert len(load(photos, "test")) == 4
+    save(photos / "test" / "cat" / "0.png")
+    assert len(load(photos, "test")) == 1
+
+
+def test_one_folder_of_classes_is_split(photos):
+    train, test = (load(photos / "train", split, test=0.5) for split in ("train", "test"))
+    assert sorted([*train.index.tolist(), *test.index.tolist()]) == list(range(8))
+    assert train.target.bincount().tolist() == test.target.bincount().tolist() == [2, 2]
+    again = load(photos / "train", "test", test=0.5)
+    assert torch.equal(again.index, test.index)
+
+
+def test_a_class_that_is_only_in_the_test(photos):
+    save(photos / "val" / "cow" / "0.jpg")
+    with pytest.raises(ClassroomError, match="cow among the classes of the test"):
+        load(photos, "test")
+
+
+def test_a_test_with_fewer_classes_keeps_their_numbers(photos):
+    for file in (photos / "val" / "cat").iterdir():
+        file.unlink()
+    (photos / "val" / "cat").rmdir()
+    assert load(photos, "test").target.tolist() == [1, 1]
+
+
+def test_an_empty_class_is_named(photos):
+    (photos / "train" / "cow").mkdir()
+    (photos / "train" / "cow" / "notes.txt").touch()
+    with pytest.raises(ClassroomError, match="no images of class cow"):
+        load(photos)
+
+
+def test_no_classes(tmp_path):
+    save(tmp_path / "flat" / "0.jpg")
+    with pytest.raises(ClassroomError, match="no folders of images"):
+        load(tmp_path / "flat")
+    with pytest.raises(ClassroomError, match="no such folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ClassroomError, match="give path"):
+        load_image_set("folder", "train")
+
+
+def test_what_is_left_out_is_counted_and_named(photos, tmp_path):
+    save(tmp_path / "elsewhere.jpg")
+    cat = photos / "train" / "cat"
+    for name in ("a.txt", "b.txt", ".hidden.jpg"):
+        (cat / name).touch()
+    (cat / "out.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (cat / "loop").symlink_to(photos / "train")
+    (cat / "within.jpg").symlink_to(photos / "train" / "dog" / "0.JPEG")
+    (photos / "train" / "away").symlink_to(tmp_path)
+    train = load(photos)
+    assert len(train) == 9
+    notes = "\n".join(train.notes)
+    assert "2 links out of the folder" in notes
+    assert "out.jpg" in notes
+    assert "left out 1 links to folders or to nothing" in notes
+    assert "2 files that are no images by their names" in notes
+    assert ".hidden" not in notes
+
+
+def test_skip_finds_bad_images_and_remembers_them(photos, monkeypatch):
+    cat = photos / "train" / "cat"
+    broken = cat / "1.JPEG"
+    save(broken, size=(200, 200))
+    broken.write_bytes(broken.read_bytes()[:-100])
+    save(cat / "dot.png", size=(1, 1))
+    (cat / "words.jpg").write_text("no image")
+    train = load(photos, bad_images="skip")
+    assert len(train) == 7
+    assert "left out 3 bad images" in train.notes[0]
+    for reason in ("truncated", "1 x 1 pixels", "no image that Pillow knows"):
+        assert reason in train.notes[0]
+
+    def fail(*_):
+        raise AssertionError("a file was opened again")
+
+    monkeypatch.setattr("classroomkd.data.checkup.Photo", fail)
+    assert load(photos, bad_images="skip").fingerprint == train.fingerprint
+    monkeypatch.undo()
+
+
+def test_a_mended_file_is_looked_at_again(photos):
+    broken = photos / "train" / "cat" / "0.JPEG"
+    broken.write_bytes(b"")
+    assert len(load(photos, bad_images="skip")) == 7
+    save(broken)
+    assert len(load(photos, bad_images="skip")) == 8
+
+
+def test_a_class_of_bad_images_only_is_named(photos):
+    for file in (photos / "train" / "cat").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(ClassroomError, match="no images of class cat"):
+        load(photos, bad_images="skip")
+
+
+def empty_files(root, count):
+    for start in range(0, count, 1000):
+        folder = root / f"class{start // 1000:03d}"
+        folder.mkdir(parents=True)
+        for number in range(start, min(start + 1000, count)):
+            os.close(os.open(folder / f"{number}.jpg", os.O_CREAT))
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_listing_opens_no_file(tmp_path, count):
+    empty_files(tmp_path / "many", count)
+    start = time.process_time()
+    listing = list_classes(tmp_path / "many", tmp_path / "many")
+    assert time.process_time() - start < 5e-5 * count + 1
+    assert len(listing) == count
+    assert listing.sizes == [0] * count

@@ -1,0 +1,161 @@
+"""A mentor's classes are matched to the data's before the first step."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from classroomkd.config import MentorRecipe
+from classroomkd.errors import ClassroomError
+from classroomkd.mentors import Mentor, open_mentor
+from classroomkd.mentors.labels import class_count_map, class_map, imagenet_classes
+from classroomkd.methods import create_method
+from classroomkd.models import build_model
+
+IMAGENET = imagenet_classes()
+PLAIN = tuple(name.split(", ")[1] for name in IMAGENET)  # as torchvision has them
+
+
+@pytest.mark.parametrize("name", ["Tench", "tinca_tinca", "tench, Tinca tinca", "n01440764"])
+@pytest.mark.parametrize("mentor", [IMAGENET, ("x", "Tench, Tinca tinca")])
+def test_ways_to_name_a_class(name, mentor):
+    assert class_map(mentor, (name,)).tolist() == [0 if mentor is IMAGENET else 1]
+
+
+def test_an_exact_name_comes_before_a_synonym():
+    assert class_map(("crane, bird", "crane"), ("crane",)).tolist() == [1]
+    assert class_map(("cat", "Cat", "dog"), ("Cat", "cat")).tolist() == [1, 0]
+
+
+def test_a_name_of_several_classes_needs_a_label():
+    mentor = ("crane, bird", "crane, machine")
+    with pytest.raises(ClassroomError, match=r"'crane' may be any of its classes 0 \(crane, bird"):
+        class_map(mentor, ("crane",), "ann")
+    assert class_map(mentor, ("crane",), labels={"crane": 1}).tolist() == [1]
+    assert class_map(mentor, ("crane",), labels={"crane": "machine"}).tolist() == [1]
+
+
+@pytest.mark.parametrize("mentor", [IMAGENET, PLAIN])
+def test_folders_of_imagenet(mentor):
+    ids = tuple(name.split(",")[0] for name in IMAGENET)
+    assert class_map(mentor, ids) is None or mentor is not ids
+    backwards = class_map(mentor, ids[::-1])
+    assert backwards.tolist() == list(range(999, -1, -1))
+
+
+def test_the_nearest_is_named():
+    with pytest.raises(ClassroomError, match="tensh: did you mean 'tench'"):
+        class_map(("tench", "goldfish"), ("goldfish", "tensh"), "ann")
+    with pytest.raises(ClassroomError, match="no class of the data: did you mean 'goldfish'"):
+        class_map(("tench", "goldfish"), ("goldfish",), labels={"goldfihs": 0})
+
+
+def test_labels_in_order():
+    assert class_map(("a", "b", "c"), ("x", "y"), labels=[2, 0]).tolist() == [2, 0]
+    assert class_map(("a", "b"), ("x", "y"), labels=[0, 1]) is None
+    with pytest.raises(ClassroomError, match="1 labels for the data's 2 classes"):
+        class_map(("a", "b", "c"), ("x", "y"), labels=[2])
+    with pytest.raises(ClassroomError, match="label 3 is beyond its 3 classes"):
+        class_map(("a", "b", "c"), ("x", "y"), labels=[2, 3])
+
+
+def test_only_the_count_is_known():
+    assert class_count_map(3, ("a", "b", "c")) is None
+    assert class_count_map(9, ("a", "b"), labels={"b": 4, "a": 7}).tolist() == [7, 4]
+    assert class_count_map(2, ("a", "b"), labels={"a": "b", "b": "a"}).tolist() == [1, 0]
+    for labels in (None, {"a": 4}, {"a": "x", "b": 2}):
+        with pytest.raises(ClassroomError, match="ann tells 9 classes apart.*give classes"):
+            class_count_map(9, ("a", "b"), "ann", labels)
+
+
+NAMES = ("goldfish", "n01440764", "Great_White_Shark", "hen", "cock", "ostrich", "brambling",
+         "house finch", "junco", "robin")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mentor_of_1000():
+    torch.manual_seed(0)
+    return build_model("resnet8", 1000).eval()
+
+
+def images(count=6):
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("method", ["classroom", "kd", "dkd"])
+def test_a_subset_of_1000_in_another_order_gives_the_same_lesson(mentor_of_1000, method):
+    order = class_map(IMAGENET, NAMES)
+    small = build_model("resnet8", 10).eval()
+    state = dict(mentor_of_1000.state_dict())
+    for name in ("classifier.weight", "classifier.bias"):
+        state[name] = state[name][order]
+    small.load_state_dict(state)
+    torch.manual_seed(2)
+    student, target = build_model("resnet8", 10).eval()(images()), torch.arange(6)
+    lessons = [
+        create_method(method)(student, [mentor(images())], target)
+        for mentor in (Mentor(small, "m"), Mentor(mentor_of_1000, "m", "peer", order))
+    ]
+    for one, other in zip(vars(lessons[0]).values(), vars(lessons[1]).values(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.fixture
+def checkpoint(tmp_path, mentor_of_1000):
+    torch.save(mentor_of_1000.state_dict(), tmp_path / "own.pt")
+    return {"model": "resnet8", "checkpoint": tmp_path / "own.pt"}
+
+
+def test_in_a_recipe(checkpoint, mentor_of_1000):
+    mentor = open_mentor(MentorRecipe(**checkpoint, classes="imagenet"), "m", NAMES)
+    expected = mentor_of_1000(images())[:, class_map(IMAGENET, NAMES)]
+    assert torch.equal(mentor(images()), expected)
+    labels = {"pet": "goldfish", "cock": 8}
+    recipe = MentorRecipe(**checkpoint, classes="imagenet", labels=labels)
+    assert open_mentor(recipe, "m", ("cock", "hen", "pet")).class_map.tolist() == [8, 8, 1]
+    with pytest.raises(ClassroomError, match="unicorn"):
+        open_mentor(MentorRecipe(**checkpoint, classes="imagenet"), "m", (*NAMES, "unicorn"))
+
+
+def test_a_pretrained_model_brings_its_classes(monkeypatch):
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **o: create(name, **o))
+    source = {"model": "timm/test_resnet", "pretrained": True}
+    mentor = open_mentor(MentorRecipe(**source), "m", NAMES)
+    assert mentor.class_map.tolist()[:4] == [1, 0, 2, 8]
+    with torch.no_grad():
+        assert torch.equal(mentor(images()), mentor.network(images())[:, mentor.class_map])
+    labelled = MentorRecipe(**source, labels=[5, 3])
+    assert open_mentor(labelled, "m", ("x", "y")).class_map.tolist() == [5, 3]
+    with pytest.raises(ClassroomError, match="1000 classes apart, but classes names 2"):
+        open_mentor(MentorRecipe(**source, classes=("x", "y")), "m", ("x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"model": "timm/test_resnet"}, "give one of run"),
+        ({"pretrained": True}, "pretrained needs a model of another library"),
+        ({"model": "resnet8", "pretrained": True}, "pretrained needs a model of another library"),
+        (
+            {"model": "timm/test_resnet", "pretrained": True, "mean": (0, 0, 0)},
+            "knows its own mean",
+        ),
+        (
+            {"model": "timm/test_resnet", "pretrained": True, "labels": [-1]},
+            "greater than or equal",
+        ),
+        ({"model": "timm/test_resnet", "pretrained": True, "classes": "imagnet"}, "imagenet"),
+    ],
+)
+def test_recipes_with_mistakes(entry, message):
+    with pytest.raises(ValidationError, match=message):
+        MentorRecipe(**entry)
+
+
+def test_names_leave_the_origin_out():
+    from classroomkd.mentors import mentor_names
+
+    recipes = [MentorRecipe.model_construct(model=f"{o}/resnet18") for o in ("timm", "torchvision")]
+    assert mentor_names(recipes) == ["resnet18", "resnet18-2"]
