@@ -3,6 +3,7 @@
 Shapes: ``B`` samples, ``C`` classes, ``D`` width of the pooled feature, ``H`` and ``W`` pixels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,7 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-class ActivatedBlock(nn.Module):
+class ActivatedBlock(nn.Module, ABC):
     """A block that ends in a ReLU, with what goes into that ReLU in reach.
 
     Example:
@@ -54,16 +55,16 @@ class ActivatedBlock(nn.Module):
         tensor([1., 0.])
     """
 
+    @abstractmethod
     def preactivation(self, x: Tensor) -> Tensor:
         """Compute the block up to its last ReLU."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the block."""
         return F.relu(self.preactivation(x))
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """An image classifier that takes pixels in [0, 1] and can show its stages.
 
     A network owns its normalisation, so networks trained with different ones can share a batch.
@@ -111,13 +112,13 @@ class Network(nn.Module):
         stages = (f"stage{i}" for i, _ in enumerate(self.stages(), start=1))
         return ("stem", *stages, "head", "pooled")
 
+    @abstractmethod
     def stem(self, x: Tensor) -> Tensor:
         """Turn normalised images into the first feature map."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stages(self) -> tuple[nn.Module, ...]:
         """List the stages, each taking the feature map of the one before."""
-        raise NotImplementedError
 
     def head(self, x: Tensor) -> Tensor:
         """Turn the map of the last stage into the one that is pooled; by default the same."""

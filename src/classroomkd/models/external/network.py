@@ -121,7 +121,14 @@ class ExternalNetwork(Network):
 
     def stem(self, x: Tensor) -> Tensor:
         """Raise a ClassroomError: it is not known how to run a part of such a network."""
-        raise ClassroomError(
+        raise self._whole()
+
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Raise a ClassroomError, as `stem` does."""
+        raise self._whole()
+
+    def _whole(self) -> ClassroomError:
+        return ClassroomError(
             f"{self.name} cannot be cut into stages, as a student of simkd is: take one of"
             " `classroomkd list models`, or another method"
         )

@@ -1,0 +1,65 @@
+"""What the fields of recipes share: their types, and what is checked about each."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+)
+
+from classroomkd.errors import nearest_path
+
+Role = Literal["teacher", "peer"]
+
+
+def _known_model(name: str) -> str:
+    from classroomkd.models import canonical_name
+
+    return canonical_name(name)
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise ValueError(f"no such file or folder: {path}{nearest_path(path)}")
+    return path
+
+
+def _file(path: Path) -> Path:
+    if _existing(path).is_dir():
+        raise ValueError(f"{path} is a folder, not a file of weights")
+    return path
+
+
+def _run_with_student(path: Path) -> Path:
+    _existing(path)
+    if not (path / "student.safetensors").exists():
+        raise ValueError(
+            f"{path} has no student.safetensors: has this run been trained to its end?"
+        )
+    return path
+
+
+def _shelf(path: Path) -> Path:
+    _existing(path)
+    if not (path / "mentor.json").exists():
+        raise ValueError(f"{path} has no mentor.json: give a mentor's folder in a bank")
+    return path
+
+
+ModelName = Annotated[str, AfterValidator(_known_model)]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+ExistingPath = Annotated[UserPath, AfterValidator(_existing)]
+ExistingFile = Annotated[UserPath, AfterValidator(_file)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=1)]
+Place = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

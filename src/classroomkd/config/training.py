@@ -1,0 +1,102 @@
+"""The part of a recipe that says how the student is optimised."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from classroomkd.config.fields import Positive, Section
+
+
+class SGD(Section):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: Positive = 0.05
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=5e-4, ge=0)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class AdamW(Section):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"]
+    lr: Positive = 1e-3
+    weight_decay: float = Field(default=0.05, ge=0)
+
+
+class Step(Section):
+    """Divide the learning rate at milestones (epochs)."""
+
+    name: Literal["step"]
+    milestones: tuple[Annotated[int, Field(gt=0)], ...] = (150, 180, 210)
+    gamma: Positive = 0.1
+    warmup_epochs: float = Field(default=0, ge=0)
+
+
+class Cosine(Section):
+    """Half a cosine from the learning rate to 0."""
+
+    name: Literal["cosine"]
+    warmup_epochs: float = Field(default=0, ge=0)
+
+
+class OneCycle(Section):
+    """Rise to the learning rate, then fall to nearly 0; both along a cosine."""
+
+    name: Literal["onecycle"] = "onecycle"
+    rise: float = Field(default=0.3, gt=0, lt=1, description="share of the steps in which it rises")
+
+
+class Skip(Section):
+    """Ask mentors that hardly teach only now and then (not in the paper)."""
+
+    below: float = Field(default=0.05, gt=0, le=1, description="share of samples that they teach")
+    every: int = Field(default=16, ge=2, description="steps from one roll call to the next")
+
+
+class Train(Section):
+    """Optimisation."""
+
+    epochs: int = Field(default=12, gt=0)
+    batch_size: int = Field(default=128, gt=0)
+    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")] = SGD()
+    schedule: Annotated[Step | Cosine | OneCycle, Field(discriminator="name")] = OneCycle()
+    precision: Literal["fp32", "bf16"] = "bf16"
+    channels_last: bool = True
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of averaged weights, per step"
+    )
+    clip: Positive | None = Field(default=None, description="largest norm of the gradient")
+    tune: bool = Field(
+        default=True,
+        description="find the fastest way to run each frozen mentor, where the run is long enough",
+    )
+    skip: Skip | None = Field(default=None, description="mentors that hardly teach; {} for usual")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
+
+    @field_validator("optimizer", "schedule", mode="before")
+    @classmethod
+    def _usual(cls, raw: Any, info: ValidationInfo) -> Any:
+        """Options without a name are those of the usual optimizer or schedule."""
+        usual = cls.model_fields[str(info.field_name)].default
+        return {"name": usual.name, **raw} if isinstance(raw, dict) else raw
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
+            raise ValueError(f"unknown device '{device}' (known: auto, cpu, cuda, cuda:N)")
+        return device
