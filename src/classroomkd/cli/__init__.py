@@ -45,6 +45,7 @@ def train(
 
     from classroomkd.engine.run import train as run_training
     from classroomkd.report import write_report
+    from classroomkd.tasks import headline_title
 
     folder = out or Path("runs") / checked.name
     try:
@@ -54,10 +55,12 @@ def train(
         how = "the same command and --resume" if begun else "the same command"
         raise ClassroomError(f"interrupted: continue with {how}") from None
     page = write_report([folder], folder / "report.html")
+    headline = summary["headline"]
+    named = headline_title(headline)
     for which, words in (("last", "last epoch"), ("best", "best on the development split, epoch")):
         scores = summary[which]
-        if which == "last" or scores["dev_top1"] is not None:
-            say(f"{words} {scores['epoch'] + 1}: test top-1 {scores['test_top1']:.2f} %")
+        if which == "last" or scores[f"dev_{headline}"] is not None:
+            say(f"{words} {scores['epoch'] + 1}: test {named} {scores[f'test_{headline}']:.2f} %")
     say(f"student: {folder / 'student.safetensors'}\nreport:  {page}")
 
 

@@ -4,8 +4,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import ClassVar
 
 import torch
+from torch import nn
 
 from classroomkd.config import Recipe
 from classroomkd.config.schema import Data, MentorRecipe, View
@@ -26,7 +29,15 @@ from classroomkd.engine.step import hold_lesson
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor, StoredMentor, mentor_names, open_mentor
 from classroomkd.methods import Method, Outputs, create_method, method_class
-from classroomkd.models import Network, build_model, load_weights
+from classroomkd.models import (
+    Network,
+    StudentFile,
+    build_model,
+    load_student,
+    load_weights,
+    save_student,
+)
+from classroomkd.tasks import evaluate
 
 EVALUATION_BATCH = 512
 
@@ -55,10 +66,31 @@ class Classroom:
     device: torch.device
     hearing: Hearing
 
+    headline: ClassVar[str] = "top1"
+    """The result that a student is chosen by; more is better, in percent."""
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The data's classes."""
         return self.train.image_set.classes
+
+    def evaluate(self, student: nn.Module, loader: ViewLoader) -> dict[str, float]:
+        """How well a student does on plain images; see `tasks.evaluate`."""
+        return evaluate(student, loader, len(self.classes))
+
+    def test_views(self) -> ViewLoader:
+        """The test set's plain images."""
+        return test_loader(self.recipe.data, self.device)
+
+    def save(self, student: Network, folder: Path, epoch: int, result: float | None) -> None:
+        """Write a student's files; ``result`` is its headline on the development split."""
+        data = self.recipe.data.name
+        save_student(student, StudentFile(student.name, self.classes, data, epoch, result), folder)
+
+    def load(self, folder: Path) -> tuple[Network, int, float | None]:
+        """A student from its files, on the device, with the epoch and result it was saved with."""
+        student, info = load_student(folder)
+        return student.to(self.device), info.epoch, info.top1
 
     def begin_epoch(self, epoch: int) -> None:
         """Order, views and every other chance of an epoch are functions of seed and epoch alone."""

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from classroomkd.config import Recipe
-from classroomkd.engine.build import Classroom, build_classroom, heard_mentors, test_loader
+from classroomkd.engine.build import Classroom, build_classroom, heard_mentors
 from classroomkd.engine.ledger import Ledger
 from classroomkd.engine.runs import RunFolder, environment
 from classroomkd.engine.trainer import fit
 from classroomkd.engine.tuning import tune_mentors
 from classroomkd.errors import ClassroomError
-from classroomkd.models import Network, StudentFile, load_student, save_student
-from classroomkd.tasks import evaluate
+from classroomkd.models import Network
+from classroomkd.tasks import headline_title
 
 Say = Callable[[str], None]
 
@@ -90,6 +90,7 @@ class _Record:
 
     def __init__(self, run: RunFolder, classroom: Classroom, ledger: Ledger, say: Say) -> None:
         self.run, self.classroom, self.ledger, self.say = run, classroom, ledger, say
+        self.headline = f"dev_{classroom.headline}"
 
     def epoch(self, number: int, student: Network, lr: float) -> None:
         row, mentors = self.ledger.read()
@@ -105,29 +106,24 @@ class _Record:
             )
         dev = self.classroom.dev
         if dev is not None:
-            scores = evaluate(student, dev, len(self.classroom.classes))
-            row |= {f"dev_{name}": value for name, value in scores.items()}
-        best = max((r["dev_top1"] for r in self._earlier(number)), default=-1.0)
+            results = self.classroom.evaluate(student, dev)
+            row |= {f"dev_{name}": value for name, value in results.items()}
+        result = row.get(self.headline)
+        best = max((r[self.headline] for r in self._earlier(number)), default=-1.0)
         self.run.append("metrics.csv", number, [row])
         self.run.append("classroom.csv", number, mentors)
-        info = StudentFile(
-            model=student.name,
-            classes=self.classroom.classes,
-            dataset=self.classroom.recipe.data.name,
-            epoch=number,
-            top1=row.get("dev_top1"),
-        )
-        save_student(student, info, self.run.last)
-        if dev is None or row["dev_top1"] > best:
-            save_student(student, info, self.run.path)
+        self.classroom.save(student, self.run.last, number, result)
+        if result is None or result > best:
+            self.classroom.save(student, self.run.path, number, result)
         self.say(self._line(number, row))
 
     def _earlier(self, number: int) -> list[dict[str, Any]]:
         rows = self.run.read_csv("metrics.csv")
-        return [row for row in rows if row["epoch"] < number and "dev_top1" in row]
+        return [row for row in rows if row["epoch"] < number and self.headline in row]
 
     def _line(self, number: int, row: dict[str, float]) -> str:
-        dev = f"  dev top-1 {row['dev_top1']:5.2f} %" if "dev_top1" in row else ""
+        name = headline_title(self.classroom.headline)
+        dev = f"  dev {name} {row[self.headline]:5.2f} %" if self.headline in row else ""
         return (
             f"epoch {number + 1}/{self.classroom.recipe.train.epochs}  loss {row['loss']:.3f}{dev}"
         )
@@ -135,22 +131,23 @@ class _Record:
 
 def summarize(run: RunFolder, classroom: Classroom) -> dict[str, Any]:
     """Judge the last and the chosen student on the test set, and write ``summary.json``."""
-    loader = test_loader(classroom.recipe.data, classroom.device)
+    loader = classroom.test_views()
     summary: dict[str, Any] = {
         "name": classroom.recipe.name,
         "method": classroom.recipe.method.name,
         "student": classroom.student.name,
         "seed": classroom.recipe.seed,
         "mentors": [mentor.name for mentor in classroom.mentors],
+        "headline": classroom.headline,
         "test_samples": len(loader.image_set),
     }
     for key, folder in (("last", run.last), ("best", run.path)):
-        student, info = load_student(folder)
-        scores = evaluate(student.to(classroom.device), loader, len(info.classes))
+        student, epoch, result = classroom.load(folder)
+        results = classroom.evaluate(student, loader)
         summary[key] = {
-            "epoch": info.epoch,
-            "dev_top1": info.top1,
-            **{f"test_{name}": round(value, 4) for name, value in scores.items()},
+            "epoch": epoch,
+            f"dev_{classroom.headline}": result,
+            **{f"test_{name}": round(value, 4) for name, value in results.items()},
         }
     run.write_json("summary.json", summary)
     return summary

@@ -15,7 +15,6 @@ from classroomkd.core import Lesson
 from classroomkd.data import Batch
 from classroomkd.engine.build import Classroom
 from classroomkd.engine.optim import build_optimizer, build_schedule
-from classroomkd.engine.step import hold_lesson
 from classroomkd.errors import ClassroomError
 from classroomkd.models import Network, graduate
 
@@ -39,16 +38,7 @@ class LessonModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One lesson."""
-        classroom = self._classroom()
-        lesson = hold_lesson(
-            self.student,
-            classroom.mentors,
-            self.method,
-            batch,
-            classroom.recipe.train.precision,
-            hear=classroom.hearing,
-        )
-        classroom.hearing.note(lesson)
+        lesson = self._classroom().hold(batch)
         self._on_lesson(lesson)
         self.latest = lesson.loss.detach()
         return lesson.loss
