@@ -30,7 +30,11 @@ class Standing:
         target: one ``[B, U]`` (indices) or ``[B, U, K]`` (probabilities) for each axis.
         student_divergence: ``[B, G]``, from the target; ``exp(-.)`` of it is the score.
         mentor_divergence: ``[M, B, G]``.
+        rival_divergence: the student's on the units that each mentor speaks about, broadcastable to
+            ``[M, B, G]``: what a mentor has to beat.
         unit_weight: ``[B, U]``, or None for equal weights.
+        heard_weight: ``[M, B, U]``, 0 for units that a mentor does not speak about; None if each
+            speaks about all.
     """
 
     student: Blocks
@@ -38,7 +42,14 @@ class Standing:
     target: Blocks
     student_divergence: Tensor
     mentor_divergence: Tensor
+    rival_divergence: Tensor
     unit_weight: Tensor | None = None
+    heard_weight: Tensor | None = None
+
+    @property
+    def mentor_weight(self) -> Tensor | None:
+        """Weight of units in the mentors' terms: ``[B, U]``, ``[M, B, U]``, or None."""
+        return self.unit_weight if self.heard_weight is None else self.heard_weight
 
     @property
     def student_score(self) -> Tensor:
@@ -93,6 +104,8 @@ def standing(
     target: Blocks,
     unit_weight: Tensor | None = None,
     group: Group = "sample",
+    heard: Tensor | None = None,
+    ranking: tuple[Tensor, Tensor] | None = None,
 ) -> Standing:
     r"""Divergence of the student and of all mentors from the target, for each rank group.
 
@@ -108,28 +121,40 @@ def standing(
         target: ``[B, U]`` or ``[B, U, K]`` a block.
         unit_weight: ``[B, U]``, or None for equal weights.
         group: what is ranked together: each ``sample``, the whole ``batch``, or each ``unit``.
+        heard: ``[M, B, U]`` (bool), the units that each mentor speaks about; None for all.
+        ranking: divergences of student ``[B, U]`` and mentors ``[M, B, U]`` to rank by in place of
+            those from the target.
     """
     student = tuple(block.detach() for block in student)
     finite = torch.stack([block.isfinite().all(-1) for block in mentors]).all(0)
-    unasked = False if unit_weight is None else unit_weight == 0
-    spoke = (finite | unasked).all(-1, keepdim=True)
+    heard_weight = None
+    if heard is not None:
+        heard_weight = heard * (1.0 if unit_weight is None else unit_weight)
+    asked = unit_weight if heard_weight is None else heard_weight
+    spoke = (finite | (False if asked is None else asked == 0)).all(-1, keepdim=True)
     mentors = tuple(torch.where(finite.unsqueeze(-1), block.detach(), 0) for block in mentors)
 
-    def divergence(logits: Blocks, weight: Tensor | None) -> Tensor:
+    def divergence(logits: Blocks) -> Tensor:
         blocks = [target_divergence(z, t) for z, t in zip(logits, target, strict=True)]
-        return group_divergence(torch.stack(blocks).sum(0), weight, group)
+        return torch.stack(blocks).sum(0)
 
-    heard = unit_weight
+    own, others = ranking or (divergence(student), divergence(mentors))
+    student_divergence = group_divergence(own, unit_weight, group)
+    rival = student_divergence
+    if heard_weight is not None:
+        rival = group_divergence(own.expand(others.shape), heard_weight, group)
     if group == "batch":
-        whole = 1.0 if unit_weight is None else unit_weight
-        heard = torch.where(spoke, whole, 0).expand(finite.shape)
+        whole = 1.0 if asked is None else asked
+        asked = torch.where(spoke, whole, 0).expand(finite.shape)
     return Standing(
         student,
         mentors,
         target,
-        divergence(student, unit_weight),
-        divergence(mentors, heard).masked_fill(~spoke, torch.inf),
+        student_divergence,
+        group_divergence(others, asked, group).masked_fill(~spoke, torch.inf),
+        rival,
         unit_weight,
+        heard_weight,
     )
 
 
@@ -140,7 +165,7 @@ def everyone(now: Standing) -> Tensor:
 
 def better_than_student(now: Standing) -> Tensor:
     """The knowledge filter: ``a_m = r_m > r_s``, strictly; ``[M, B, G]``."""
-    return now.mentor_divergence < now.student_divergence
+    return now.mentor_divergence < now.rival_divergence
 
 
 def correct(now: Standing) -> Tensor:

@@ -66,6 +66,35 @@ def parse(
     return student, mentors, targets, unit_weight, has_units
 
 
+def parse_units(
+    shape: torch.Size, heard: Tensor | None, ranking: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+    """Check what is said about mentors' units, and give it the shape ``[M, B, U]``.
+
+    Args:
+        shape: ``[M, B, U]``.
+        heard: ``[M, U]`` or ``[M, B, U]``, or None.
+        ranking: ``[B, U]`` and ``[M, B, U]``, or None.
+
+    Raises:
+        ValueError: for other shapes, saying which and what was expected.
+    """
+    if heard is not None:
+        whole = heard.unsqueeze(1) if heard.ndim == 2 else heard
+        if whole.ndim != 3 or whole.shape not in (shape, torch.Size([shape[0], 1, shape[2]])):
+            m, b, u = shape
+            expected = f"{(m, u)} or {(m, b, u)}"
+            raise ValueError(f"heard has shape {tuple(heard.shape)}, expected {expected}")
+        heard = whole.bool().expand(shape)
+    if ranking is not None:
+        found, expected = [tuple(r.shape) for r in ranking], [tuple(shape[1:]), tuple(shape)]
+        if found != expected:
+            raise ValueError(f"ranking has shapes {found}, expected {expected}")
+        own, others = (r.detach().to(statistics_dtype(r)).clamp_min(0) for r in ranking)
+        ranking = (own, others)
+    return heard, ranking
+
+
 def _blocks(value: Logits) -> Blocks:
     return (value,) if isinstance(value, Tensor) else tuple(value)
 

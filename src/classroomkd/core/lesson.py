@@ -37,6 +37,7 @@ class Comparison:
 
 
 Divergence = Callable[[Comparison], Tensor]
+Task = Callable[[Blocks, Blocks], Tensor]
 Transform = Callable[[Tensor], Tensor]
 
 
@@ -45,6 +46,11 @@ def kl(pair: Comparison) -> Tensor:
     return kl_divergence(
         pair.student, pair.mentors, pair.student_temperature, pair.mentor_temperature
     )
+
+
+def labels(student: Blocks, target: Blocks) -> Tensor:
+    """The cross-entropy with the target, summed over blocks, the usual task: ``[B, U]``."""
+    return _sum_blocks([cross_entropy(z, t) for z, t in zip(student, target, strict=True)])
 
 
 def as_they_are(logits: Tensor) -> Tensor:
@@ -95,6 +101,7 @@ class Choices:
         task_weight: weight of the task loss, broadcastable to ``[B, G]``.
         divergence: of a `Comparison`; ``[M, B, U]``.
         transform: of the logits before they are compared, ``[..., K] -> [..., K]``.
+        task: the student's own loss from its logits and the target, ``[B, U]``.
     """
 
     choose: Callable[[Standing], Tensor]
@@ -103,6 +110,7 @@ class Choices:
     task_weight: Callable[[Standing], Tensor | float] = lambda now: 1.0
     divergence: Divergence = kl
     transform: Transform = as_they_are
+    task: Task = labels
 
 
 def teach(student: Blocks, now: Standing, choices: Choices) -> Lesson:
@@ -120,8 +128,7 @@ def teach(student: Blocks, now: Standing, choices: Choices) -> Lesson:
     """
     with torch.no_grad():
         task_weight = choices.task_weight(now)
-    task = _sum_blocks([cross_entropy(z, t) for z, t in zip(student, now.target, strict=True)])
-    task_loss = unit_mean(task_weight * task, now.unit_weight)
+    task_loss = unit_mean(task_weight * choices.task(student, now.target), now.unit_weight)
     return make_lesson(now, task_loss, *mentor_terms(student, now, choices))
 
 
@@ -158,7 +165,7 @@ def mentor_terms(student: Blocks, now: Standing, choices: Choices) -> MentorTerm
             for z, mentor, target in zip(student, now.mentors, now.target, strict=True)
         ]
     )
-    return MentorTerms(unit_mean(factor * taught, now.unit_weight), active, weight, mentor_tau)
+    return MentorTerms(unit_mean(factor * taught, now.mentor_weight), active, weight, mentor_tau)
 
 
 def make_lesson(

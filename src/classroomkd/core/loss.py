@@ -14,7 +14,7 @@ from classroomkd.core import filter as knowledge
 from classroomkd.core import mentoring as pace
 from classroomkd.core import official
 from classroomkd.core.filter import GROUPS, Group, Standing
-from classroomkd.core.inputs import Logits, MentorLogits, parse
+from classroomkd.core.inputs import Logits, MentorLogits, parse, parse_units
 from classroomkd.core.lesson import (
     Choices,
     Divergence,
@@ -36,6 +36,8 @@ def classroom_loss(
     target: Logits,
     *,
     unit_weight: Tensor | None = None,
+    heard: Tensor | None = None,
+    ranking: tuple[Tensor, Tensor] | None = None,
     temperature: float = 12.0,
     group: Group = "sample",
     filtering: bool = True,
@@ -69,6 +71,12 @@ def classroom_loss(
             a tuple of blocks if the logits are.
         unit_weight: ``[B, U]``, 0 or more, such as visibility; a sample's units are averaged by
             it. Units of weight 0 are not ranked and not taught; their labels are not looked at.
+        heard: ``[M, U]`` or ``[M, B, U]`` (bool), the units that each mentor speaks about, such as
+            the joints that it knows; all if left out. It is ranked on them against the student on
+            the same units, and teaches them alone.
+        ranking: divergences to rank by in place of those from the target: the student's ``[B, U]``
+            and the mentors' ``[M, B, U]``, 0 for a perfect answer; scores are ``exp(-.)`` of their
+            means. For mentors whose likelihoods cannot be compared.
         temperature: ``T``, the temperature's range: 12 for CIFAR-100, 4 to 8 for ImageNet.
         group: what is ranked together: each ``"sample"``, the whole ``"batch"`` (geometric mean),
             or each ``"unit"`` (then statistics have a further axis ``U``).
@@ -116,7 +124,14 @@ def classroom_loss(
     if require_correct and units.ndim == 3 and group != "unit":
         raise ValueError("require_correct with several units needs group='unit': units differ")
     return compose_lesson(
-        choices, student_logits, mentor_logits, target, unit_weight=unit_weight, group=group
+        choices,
+        student_logits,
+        mentor_logits,
+        target,
+        unit_weight=unit_weight,
+        heard=heard,
+        ranking=ranking,
+        group=group,
     )
 
 
@@ -127,6 +142,8 @@ def compose_lesson(
     target: Logits,
     *,
     unit_weight: Tensor | None = None,
+    heard: Tensor | None = None,
+    ranking: tuple[Tensor, Tensor] | None = None,
     group: Group = "sample",
 ) -> Lesson:
     """The lesson of any method made of four choices; the other arguments as in `classroom_loss`.
@@ -143,7 +160,8 @@ def compose_lesson(
     student, mentors, targets, weight, has_units = parse(
         student_logits, mentor_logits, target, unit_weight
     )
-    now = knowledge.standing(student, mentors, targets, weight, group)
+    heard, ranking = parse_units(mentors[0].shape[:-1], heard, ranking)
+    now = knowledge.standing(student, mentors, targets, weight, group, heard, ranking)
     lesson = teach(student, now, choices)
     return lesson if has_units and group == "unit" else without_ranks(lesson)
 
@@ -242,7 +260,7 @@ class ClassroomLoss(nn.Module):
 
     def __init__(self, **options: object) -> None:
         super().__init__()
-        known = _defaults().keys() - {"unit_weight"}
+        known = _defaults().keys() - {"unit_weight", "heard", "ranking"}
         if unknown := options.keys() - known:
             raise TypeError(f"unknown options {sorted(unknown)}; known: {sorted(known)}")
         classroom_choices(**options)  # type: ignore[arg-type]  # a mistake shows now, not in step 1
@@ -254,6 +272,8 @@ class ClassroomLoss(nn.Module):
         mentor_logits: MentorLogits,
         target: Logits,
         unit_weight: Tensor | None = None,
+        heard: Tensor | None = None,
+        ranking: tuple[Tensor, Tensor] | None = None,
     ) -> Lesson:
         """See `classroom_loss`."""
         return classroom_loss(
@@ -261,6 +281,8 @@ class ClassroomLoss(nn.Module):
             mentor_logits,
             target,
             unit_weight=unit_weight,
+            heard=heard,
+            ranking=ranking,
             **self.options,  # type: ignore[arg-type]
         )
 

@@ -17,7 +17,7 @@ def gap(now: Standing) -> Tensor:
 
     It depends neither on the number of mentors nor on how the weights are normalised.
     """
-    return -torch.expm1((now.mentor_divergence - now.student_divergence).clamp_max(0))
+    return -torch.expm1((now.mentor_divergence - now.rival_divergence).clamp_max(0))
 
 
 def gap_temperature(now: Standing, scale: float) -> Temperatures:
