@@ -71,6 +71,27 @@ def test_unheard_units_get_no_gradient():
     assert (student.grad[:, 1:] == 0).all()
 
 
+def test_units_without_label_are_taught_at_the_rank_of_their_sample_if_asked():
+    student, mentors, target, _ = scene()
+    visible = torch.ones(B, U, dtype=torch.float64)
+    visible[:, 3] = 0
+    labelled = {"unit_weight": visible, "task_weight": 0.0}
+    everything = torch.ones_like(visible)
+    usual = classroom_loss(student, mentors, target, **labelled)
+    lesson = classroom_loss(student, mentors, target, taught_weight=everything, **labelled)
+    for name in ("active", "temperature", "weight", "student_score"):
+        torch.testing.assert_close(getattr(lesson, name), getattr(usual, name))
+    student.requires_grad_(True)
+    for weight, touched in ((None, False), (everything, True)):
+        loss = classroom_loss(student, mentors, target, taught_weight=weight, **labelled).loss
+        (gradient,) = torch.autograd.grad(loss, student)
+        assert bool((gradient[:, 3] != 0).any()) is touched
+    wrong = target.clone()
+    wrong[:, 3] = (wrong[:, 3] + 1) % K  # a label that nobody has given
+    again = classroom_loss(student, mentors, wrong, taught_weight=everything, **labelled)
+    torch.testing.assert_close(again.loss, lesson.loss)
+
+
 def test_a_ranking_by_the_likelihood_is_the_usual_one():
     student, mentors, target, weight = scene()
     own = -student.log_softmax(-1).gather(-1, target[..., None]).squeeze(-1)
@@ -99,6 +120,7 @@ def test_a_ranking_decides_who_teaches():
     [
         ({"heard": torch.ones(M, B, dtype=torch.bool)}, r"heard has shape \(3, 5\), expected \(3, 4\) or"),
         ({"heard": torch.ones(M, 2, U, dtype=torch.bool)}, "heard has shape"),
+        ({"taught_weight": torch.ones(B, 2)}, "taught_weight has shape"),
         ({"ranking": (torch.zeros(B, U), torch.zeros(B, U))}, "ranking has shapes"),
     ],
 )  # fmt: skip

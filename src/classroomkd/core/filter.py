@@ -33,8 +33,7 @@ class Standing:
         rival_divergence: the student's on the units that each mentor speaks about, broadcastable to
             ``[M, B, G]``: what a mentor has to beat.
         unit_weight: ``[B, U]``, or None for equal weights.
-        heard_weight: ``[M, B, U]``, 0 for units that a mentor does not speak about; None if each
-            speaks about all.
+        mentor_weight: weight of units in the mentors' terms, ``[B, U]`` or ``[M, B, U]``, or None.
     """
 
     student: Blocks
@@ -44,12 +43,7 @@ class Standing:
     mentor_divergence: Tensor
     rival_divergence: Tensor
     unit_weight: Tensor | None = None
-    heard_weight: Tensor | None = None
-
-    @property
-    def mentor_weight(self) -> Tensor | None:
-        """Weight of units in the mentors' terms: ``[B, U]``, ``[M, B, U]``, or None."""
-        return self.unit_weight if self.heard_weight is None else self.heard_weight
+    mentor_weight: Tensor | None = None
 
     @property
     def student_score(self) -> Tensor:
@@ -104,6 +98,7 @@ def standing(
     target: Blocks,
     unit_weight: Tensor | None = None,
     group: Group = "sample",
+    taught_weight: Tensor | None = None,
     heard: Tensor | None = None,
     ranking: tuple[Tensor, Tensor] | None = None,
 ) -> Standing:
@@ -121,17 +116,17 @@ def standing(
         target: ``[B, U]`` or ``[B, U, K]`` a block.
         unit_weight: ``[B, U]``, or None for equal weights.
         group: what is ranked together: each ``sample``, the whole ``batch``, or each ``unit``.
+        taught_weight: ``[B, U]``, in the mentors' terms; None for that of the ranks.
         heard: ``[M, B, U]`` (bool), the units that each mentor speaks about; None for all.
         ranking: divergences of student ``[B, U]`` and mentors ``[M, B, U]`` to rank by in place of
             those from the target.
     """
     student = tuple(block.detach() for block in student)
     finite = torch.stack([block.isfinite().all(-1) for block in mentors]).all(0)
-    heard_weight = None
-    if heard is not None:
-        heard_weight = heard * (1.0 if unit_weight is None else unit_weight)
-    asked = unit_weight if heard_weight is None else heard_weight
-    spoke = (finite | (False if asked is None else asked == 0)).all(-1, keepdim=True)
+    asked = _heard(heard, unit_weight)
+    taught = asked if taught_weight is None else _heard(heard, taught_weight)
+    silent = False if asked is None or taught is None else (asked == 0) & (taught == 0)
+    spoke = (finite | silent).all(-1, keepdim=True)
     mentors = tuple(torch.where(finite.unsqueeze(-1), block.detach(), 0) for block in mentors)
 
     def divergence(logits: Blocks) -> Tensor:
@@ -141,8 +136,8 @@ def standing(
     own, others = ranking or (divergence(student), divergence(mentors))
     student_divergence = group_divergence(own, unit_weight, group)
     rival = student_divergence
-    if heard_weight is not None:
-        rival = group_divergence(own.expand(others.shape), heard_weight, group)
+    if heard is not None:
+        rival = group_divergence(own.expand(others.shape), asked, group)
     if group == "batch":
         whole = 1.0 if asked is None else asked
         asked = torch.where(spoke, whole, 0).expand(finite.shape)
@@ -154,8 +149,13 @@ def standing(
         group_divergence(others, asked, group).masked_fill(~spoke, torch.inf),
         rival,
         unit_weight,
-        heard_weight,
+        taught,
     )
+
+
+def _heard(heard: Tensor | None, weight: Tensor | None) -> Tensor | None:
+    """Weight of the units that each mentor speaks about, ``[M, B, U]``, or of all."""
+    return weight if heard is None else heard * (1.0 if weight is None else weight)
 
 
 def everyone(now: Standing) -> Tensor:

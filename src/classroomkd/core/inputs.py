@@ -67,18 +67,27 @@ def parse(
 
 
 def parse_units(
-    shape: torch.Size, heard: Tensor | None, ranking: tuple[Tensor, Tensor] | None
-) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
-    """Check what is said about mentors' units, and give it the shape ``[M, B, U]``.
+    shape: torch.Size,
+    taught_weight: Tensor | None,
+    heard: Tensor | None,
+    ranking: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor | None, Tensor | None, tuple[Tensor, Tensor] | None]:
+    """Check what is said about mentors' units; ``heard`` becomes ``[M, B, U]``.
 
     Args:
         shape: ``[M, B, U]``.
+        taught_weight: ``[B, U]``, or None.
         heard: ``[M, U]`` or ``[M, B, U]``, or None.
         ranking: ``[B, U]`` and ``[M, B, U]``, or None.
 
     Raises:
         ValueError: for other shapes, saying which and what was expected.
     """
+    if taught_weight is not None:
+        if taught_weight.shape != shape[1:]:
+            found, expected = tuple(taught_weight.shape), tuple(shape[1:])
+            raise ValueError(f"taught_weight has shape {found}, expected {expected}")
+        taught_weight = taught_weight.to(statistics_dtype(taught_weight)).clamp_min(0)
     if heard is not None:
         whole = heard.unsqueeze(1) if heard.ndim == 2 else heard
         if whole.ndim != 3 or whole.shape not in (shape, torch.Size([shape[0], 1, shape[2]])):
@@ -92,7 +101,7 @@ def parse_units(
             raise ValueError(f"ranking has shapes {found}, expected {expected}")
         own, others = (r.detach().to(statistics_dtype(r)).clamp_min(0) for r in ranking)
         ranking = (own, others)
-    return heard, ranking
+    return taught_weight, heard, ranking
 
 
 def _blocks(value: Logits) -> Blocks:

@@ -36,6 +36,7 @@ def classroom_loss(
     target: Logits,
     *,
     unit_weight: Tensor | None = None,
+    taught_weight: Tensor | None = None,
     heard: Tensor | None = None,
     ranking: tuple[Tensor, Tensor] | None = None,
     temperature: float = 12.0,
@@ -71,6 +72,8 @@ def classroom_loss(
             a tuple of blocks if the logits are.
         unit_weight: ``[B, U]``, 0 or more, such as visibility; a sample's units are averaged by
             it. Units of weight 0 are not ranked and not taught; their labels are not looked at.
+        taught_weight: ``[B, U]``, weight of units in the mentors' terms, if another than that by
+            which they rank: mentors may so teach joints that nobody has labelled, at their rank.
         heard: ``[M, U]`` or ``[M, B, U]`` (bool), the units that each mentor speaks about, such as
             the joints that it knows; all if left out. It is ranked on them against the student on
             the same units, and teaches them alone.
@@ -129,6 +132,7 @@ def classroom_loss(
         mentor_logits,
         target,
         unit_weight=unit_weight,
+        taught_weight=taught_weight,
         heard=heard,
         ranking=ranking,
         group=group,
@@ -142,6 +146,7 @@ def compose_lesson(
     target: Logits,
     *,
     unit_weight: Tensor | None = None,
+    taught_weight: Tensor | None = None,
     heard: Tensor | None = None,
     ranking: tuple[Tensor, Tensor] | None = None,
     group: Group = "sample",
@@ -160,8 +165,8 @@ def compose_lesson(
     student, mentors, targets, weight, has_units = parse(
         student_logits, mentor_logits, target, unit_weight
     )
-    heard, ranking = parse_units(mentors[0].shape[:-1], heard, ranking)
-    now = knowledge.standing(student, mentors, targets, weight, group, heard, ranking)
+    units = parse_units(mentors[0].shape[:-1], taught_weight, heard, ranking)
+    now = knowledge.standing(student, mentors, targets, weight, group, *units)
     lesson = teach(student, now, choices)
     return lesson if has_units and group == "unit" else without_ranks(lesson)
 
@@ -260,7 +265,7 @@ class ClassroomLoss(nn.Module):
 
     def __init__(self, **options: object) -> None:
         super().__init__()
-        known = _defaults().keys() - {"unit_weight", "heard", "ranking"}
+        known = _defaults().keys() - {"unit_weight", "taught_weight", "heard", "ranking"}
         if unknown := options.keys() - known:
             raise TypeError(f"unknown options {sorted(unknown)}; known: {sorted(known)}")
         classroom_choices(**options)  # type: ignore[arg-type]  # a mistake shows now, not in step 1
@@ -272,6 +277,7 @@ class ClassroomLoss(nn.Module):
         mentor_logits: MentorLogits,
         target: Logits,
         unit_weight: Tensor | None = None,
+        taught_weight: Tensor | None = None,
         heard: Tensor | None = None,
         ranking: tuple[Tensor, Tensor] | None = None,
     ) -> Lesson:
@@ -281,6 +287,7 @@ class ClassroomLoss(nn.Module):
             mentor_logits,
             target,
             unit_weight=unit_weight,
+            taught_weight=taught_weight,
             heard=heard,
             ranking=ranking,
             **self.options,  # type: ignore[arg-type]
