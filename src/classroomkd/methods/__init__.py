@@ -14,6 +14,7 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
     logits,
     multi,
     online,
+    pose,
     relations,
     review,
     simkd,

@@ -123,6 +123,13 @@ class Method(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement term()")
 
+    def composition(self) -> tuple[Group, Choices] | None:
+        """What is ranked together, and the four choices of now, for a method made of such alone.
+
+        It is what other tasks, whose samples have units, make their lessons of.
+        """
+        return None
+
     def head(self) -> Head | None:
         """What the student is judged and deployed with in place of its classifier, if anything."""
         return None
@@ -196,6 +203,10 @@ class LogitMethod(Method):
         if self.ramp == 1:
             return self.choices
         return replace(self.choices, weigh=lambda now: self.ramp * self.choices.weigh(now))
+
+    def composition(self) -> tuple[Group, Choices]:
+        """What is ranked together, and the choices with the weights of this moment."""
+        return self.group, self.ramped()
 
     def term(
         self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None

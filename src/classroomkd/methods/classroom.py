@@ -11,9 +11,9 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from classroomkd.core import ClassroomLoss, Lesson
+from classroomkd.core import Choices, ClassroomLoss, Lesson
 from classroomkd.core.filter import Group
-from classroomkd.core.loss import Mentoring
+from classroomkd.core.loss import Mentoring, classroom_choices
 from classroomkd.methods.base import (
     Method,
     Outputs,
@@ -120,6 +120,12 @@ class Classroom(Method):
             self.views = second.views
         self._roll: tuple[Tensor, Tensor] | None = None
         self._epoch = 0, 1
+
+    def composition(self) -> tuple[Group, Choices] | None:
+        """The classroom's choices; None with a second method, which reads more than logits."""
+        if self.also is not None:
+            return None
+        return classroom_choices(**self.loss.options)  # type: ignore[arg-type]
 
     def enroll(self, index: Tensor, target: Tensor) -> None:
         """Keep the training set for the second method, until `setup`."""
