@@ -1,6 +1,7 @@
 """The table of a suite: its runs over their seeds, beside the baseline. Run folders alone are read.
 
-Test top-1 is in percent; the *chosen* epoch is the one that was best on the development split.
+Results on the test set, which the task chooses (top-1 in classification), are in percent; the
+*chosen* epoch is the one that was best on the development split.
 """
 
 import json
@@ -17,11 +18,12 @@ from rich.text import Text
 from classroomkd.bench.statistics import Difference, Sample, paired_difference
 from classroomkd.config.suite import Suite, run_folder
 from classroomkd.engine.runs import RunFolder
+from classroomkd.tasks import headline_of, result_title
 
 HEAD = ("run", "student", "method", "n", "last", "chosen", "vs baseline", "95 %", "active")
 
-CAPTION = (
-    "test top-1, %: last epoch, and the one chosen on the development split, mean ± standard "
+_CAPTION = (
+    "test {result}, %: last epoch, and the one chosen on the development split, mean ± standard "
     "deviation over n seeds; differences of the chosen to the baseline's, paired by seed"
 )
 
@@ -34,9 +36,10 @@ class Row:
         run: its name.
         student: the student's model; None if no seed is finished.
         method: the method's name; None likewise.
+        result: what it was judged by, such as ``top1``; None likewise.
         seeds: the finished ones.
-        last: test top-1 of the last epoch.
-        chosen: test top-1 of the chosen epoch.
+        last: the result of the last epoch.
+        chosen: that of the chosen epoch.
         difference: points of the chosen epoch over the baseline, paired by seed; None for the
             baseline itself, for another student model than its, and without a common seed.
         active: share of samples that a mentor taught in the last epoch, mean over mentors and
@@ -46,6 +49,7 @@ class Row:
     run: str
     student: str | None
     method: str | None
+    result: str | None
     seeds: tuple[int, ...]
     last: Sample
     chosen: Sample
@@ -71,9 +75,14 @@ def compare(suite: Suite, out: Path) -> list[Row]:
     return [_row(suite, name, summaries, out) for name in suite.runs]
 
 
+def _caption(rows: list[Row]) -> str:
+    names = {row.result for row in rows if row.result}
+    return _CAPTION.format(result=result_title(names.pop()) if len(names) == 1 else "result")
+
+
 def to_table(rows: list[Row]) -> Table:
     """The table for the terminal, without the student: print it with a rich console."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=CAPTION)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=_caption(rows))
     table.add_column("run", min_width=8, overflow="fold")
     table.add_column("method", min_width=6, overflow="fold")
     for name, width in zip(HEAD[3:], (1, 5, 5, 8, 9, 6), strict=True):
@@ -87,7 +96,7 @@ def to_table(rows: list[Row]) -> Table:
 def to_markdown(rows: list[Row]) -> str:
     """The table in Markdown."""
     lines = [HEAD, ("---",) * len(HEAD), *(row.cells() for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{CAPTION}\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{_caption(rows)}\n"
 
 
 def to_json(suite: Suite, rows: list[Row]) -> dict[str, Any]:
@@ -138,9 +147,10 @@ def _row(suite: Suite, name: str, summaries: Mapping[str, Summaries], out: Path)
         run=name,
         student=first.get("student"),
         method=first.get("method"),
+        result=headline_of(first) if first else None,
         seeds=tuple(own),
-        last=Sample(tuple(summary["last"]["test_top1"] for summary in own.values())),
-        chosen=Sample(tuple(summary["best"]["test_top1"] for summary in own.values())),
+        last=Sample(tuple(_result(summary, "last") for summary in own.values())),
+        chosen=Sample(tuple(_result(summary, "best") for summary in own.values())),
         difference=None if name == suite.baseline else _over(own, summaries[suite.baseline]),
         active=fmean(given) if (given := [s for s in shares if s is not None]) else None,
     )
@@ -155,8 +165,12 @@ def _over(own: Summaries, baseline: Summaries) -> Difference | None:
     ]
     if not seeds:
         return None
-    one, other = ([run[seed]["best"]["test_top1"] for seed in seeds] for run in (own, baseline))
+    one, other = ([_result(run[seed], "best") for seed in seeds] for run in (own, baseline))
     return paired_difference(one, other)
+
+
+def _result(summary: dict[str, Any], epoch: str) -> float:
+    return summary[epoch][f"test_{headline_of(summary)}"]
 
 
 def _active_share(folder: Path) -> float | None:

@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from classroomkd.report.read import RunRecord
 from classroomkd.report.words import number
+from classroomkd.tasks import result_title
 
 LIGHT = ("#0072b2", "#d55e00", "#00805d", "#b8508b", "#a67400", "#2e8fcb", "#666666")
 """After Okabe and Ito: told apart with any colour vision; darkened to read on white."""
@@ -79,14 +80,16 @@ class Line:
 
 
 def learning_curves(records: Sequence[RunRecord], looks: Sequence[tuple[int, int]]) -> list[str]:
-    """Training loss and development top-1 over epochs, a line a run.
+    """Training loss and the result on the development split over epochs, a line a run.
 
     Args:
         records: the runs.
         looks: hue and dash of each.
     """
     charts = []
-    for key, title in (("loss", "Training loss"), ("dev_top1", "Development top-1, %")):
+    headlines = dict.fromkeys(record.headline for record in records)
+    results = [(f"dev_{name}", f"Development {result_title(name)}, %") for name in headlines]
+    for key, title in (("loss", "Training loss"), *results):
         lines = [
             _line(record.label, look, record.metrics, key)
             for record, look in zip(records, looks, strict=True)

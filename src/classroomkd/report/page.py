@@ -14,7 +14,15 @@ from classroomkd.report import words
 from classroomkd.report.facts import environment_facts, protocol_facts
 from classroomkd.report.figures import DARK, DASHES, LIGHT, learning_curves, mentor_charts
 from classroomkd.report.read import RunRecord, read_runs
-from classroomkd.report.table import DASH, StudentRow, student_rows, what_differs
+from classroomkd.report.table import (
+    DASH,
+    StudentRow,
+    Value,
+    result_name,
+    student_rows,
+    what_differs,
+)
+from classroomkd.tasks import result_title
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ def render(records: Sequence[RunRecord]) -> str:
     rows = student_rows(records)
     looks = _looks(records, rows)
     # drawn by this package, with every label escaped: charts alone are not escaped again
+    others = list(dict.fromkeys(name for record in records for name in record.results))
     curves = [Markup(svg) for svg in learning_curves(records, looks)]
     environment = Environment(
         loader=PackageLoader("classroomkd", "report"),
@@ -83,6 +92,10 @@ def render(records: Sequence[RunRecord]) -> str:
         compared=words.compared(rows),
         verdicts=words.verdicts(rows),
         rows=rows,
+        result=result_name(records),
+        others=[(name, result_title(name)) for name in others],
+        missing=Value(float("nan")),
+        units=_units(others),
         several_seeds=any(len(row.records) > 1 for row in rows),
         caveats=_caveats(rows),
         records=records,
@@ -93,6 +106,14 @@ def render(records: Sequence[RunRecord]) -> str:
         environment=environment_facts(records),
         palette=list(zip(LIGHT, DARK, strict=True)),
     )
+
+
+def _units(results: Sequence[str]) -> str:
+    """The units of a table with these results beside the first."""
+    percent = "Results and differences"
+    percent += ", and ECE (calibration error)," if "ece" in results else " are"
+    nll = "; NLL (negative log-likelihood) in nats" if "nll" in results else ""
+    return f"{percent} in percent{nll}."
 
 
 def _title(records: Sequence[RunRecord]) -> str:

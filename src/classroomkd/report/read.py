@@ -15,8 +15,7 @@ from typing import Any
 import yaml
 
 from classroomkd.errors import ClassroomError, nearest_path
-
-_JUDGED = ("test_top1", "test_top5", "test_nll", "test_ece")
+from classroomkd.tasks import headline_of
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,17 @@ class RunRecord:
         data = self.recipe["data"]
         origin = data.get("hub") or data.get("path")
         return f"{data['name']} ({origin})" if origin else str(data["name"])
+
+    @property
+    def headline(self) -> str:
+        """The result that its student was chosen by, such as ``top1``."""
+        return headline_of(self.summary)
+
+    @property
+    def results(self) -> list[str]:
+        """Its other results on the test set, by name."""
+        names = (name.removeprefix("test_") for name in self.summary["best"] if "test_" in name)
+        return [name for name in names if name != self.headline]
 
     @property
     def seed(self) -> int:
@@ -172,8 +182,7 @@ def _checked_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
 def _checked_summary(summary: dict[str, Any]) -> dict[str, Any]:
     """The summary, if it judges the last and the chosen student."""
     for key in ("last", "best"):
-        for name in _JUDGED:
-            float(summary[key][name])
+        float(summary[key][f"test_{headline_of(summary)}"])
         int(summary[key]["epoch"])
     return summary
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from classroomkd.report.read import RunRecord, read_runs
+from classroomkd.tasks import result_title
 
 DASH = "–"
 
@@ -44,17 +45,16 @@ class Value:
 class StudentRow:
     """A student, what it learned from and how, and what it came to over the seeds.
 
-    Accuracies and the calibration error are percent. All but ``last`` are of the chosen epoch: the
-    one that is best on the development split.
+    Results are in percent, but for the negative log-likelihood in nats; which one comes first, the
+    task says. All but ``last`` are of the chosen epoch: the one that is best on the development
+    split.
 
     Attributes:
         records: its runs, one a seed.
-        last: test top-1 of the last epoch.
-        chosen: test top-1 of the chosen epoch.
-        dev: development top-1.
-        top5: test top-5.
-        nll: test negative log-likelihood, in nats.
-        ece: test calibration error.
+        last: the first result on the test set, of the last epoch.
+        chosen: that of the chosen epoch.
+        dev: that on the development split.
+        others: further results on the test set, by name.
         alone: the row of the same student and data without mentors, if there is one.
     """
 
@@ -62,9 +62,7 @@ class StudentRow:
     last: Value
     chosen: Value
     dev: Value
-    top5: Value
-    nll: Value
-    ece: Value
+    others: dict[str, Value]
     alone: "StudentRow | None" = None
 
     @property
@@ -79,7 +77,7 @@ class StudentRow:
 
     @property
     def difference(self) -> float | None:
-        """Points of test top-1 (chosen epoch) over the student alone; None if nothing is alone."""
+        """Points of the first result (chosen epoch) over the student alone, if that is there."""
         return None if self.alone is None else self.chosen.mean - self.alone.chosen.mean
 
     @property
@@ -115,18 +113,26 @@ def student_table(runs: Sequence[Path | str]) -> Table:
     Raises:
         ClassroomError: if a folder is not a finished run.
     """
-    caption = "test top-1, %: last epoch, and the one chosen on the development split"
+    rows = students(runs)
+    result = result_name([row.first for row in rows])
+    caption = f"test {result}, %: last epoch, and the one chosen on the development split"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption)
     for name, width in (("student", 8), ("method", 9), ("mentors", 7), ("seeds", 5)):
         table.add_column(name, min_width=width, overflow="fold")
     for name in ("last", "chosen", "vs alone"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in students(runs):
+    for row in rows:
         names = (row.first.student, row.first.method_text, ", ".join(row.first.roles) or DASH)
         seeds = ", ".join(str(record.seed) for record in row.records)
         cells = (*names, seeds, row.last.text(), row.chosen.text(), row.difference_text)
         table.add_row(*map(Text, cells))
     return table
+
+
+def result_name(records: Sequence[RunRecord]) -> str:
+    """What the first result of all these runs is called; ``result`` if they have different ones."""
+    names = {result_title(record.headline) for record in records}
+    return names.pop() if len(names) == 1 else "result"
 
 
 def signed(points: float) -> str:
@@ -162,14 +168,13 @@ def _row(group: Sequence[RunRecord]) -> StudentRow:
     def over_seeds(epoch: str, name: str) -> Value:
         return _value(record.summary[epoch].get(name) for record in group)
 
+    first = group[0].headline
     return StudentRow(
         records=tuple(group),
-        last=over_seeds("last", "test_top1"),
-        chosen=over_seeds("best", "test_top1"),
-        dev=over_seeds("best", "dev_top1"),
-        top5=over_seeds("best", "test_top5"),
-        nll=over_seeds("best", "test_nll"),
-        ece=over_seeds("best", "test_ece"),
+        last=over_seeds("last", f"test_{first}"),
+        chosen=over_seeds("best", f"test_{first}"),
+        dev=over_seeds("best", f"dev_{first}"),
+        others={name: over_seeds("best", f"test_{name}") for name in group[0].results},
     )
 
 

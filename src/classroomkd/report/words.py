@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from classroomkd.report.table import StudentRow, signed, what_differs
+from classroomkd.tasks import result_title
 
 NOISE = 0.5
 """Points within which one or two seeds show nothing."""
@@ -40,9 +41,10 @@ def verdicts(rows: Sequence[StudentRow]) -> list[Verdict]:
     if taught:
         return [_verdict(place) for place in taught]
     best = _best(rows)
+    name = result_title(best.first.headline)
     return [
         Verdict(
-            f"No run has mentors. The highest test top-1 is {best.chosen.text()} %, "
+            f"No run has mentors. The highest test {name} is {best.chosen.text()} %, "
             f"of {best.first.student} on {best.first.data} ({best.first.label}).",
         )
     ]
@@ -71,7 +73,8 @@ def _verdict(place: Sequence[StudentRow]) -> Verdict:
 
 def _headline(best: StudentRow) -> str:
     place = f"{best.first.student} on {best.first.data}"
-    result = f"{best.first.method_text} with {best.chosen.text()} % test top-1"
+    name = result_title(best.first.headline)
+    result = f"{best.first.method_text} with {best.chosen.text()} % test {name}"
     if best.alone is None:
         return (
             f"{place}: the best is {result}. What mentors added cannot be told: "
