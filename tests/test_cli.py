@@ -100,7 +100,7 @@ def test_runtime_failures_say_what_to_do(cli, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("methods", "ClassroomKD"), ("models", "resnet8x4"), ("datasets", "cifar100"), ("recipes", "digits-classroom"), ("suites", "takd")],
+    [("methods", "ClassroomKD"), ("models", "resnet8x4"), ("datasets", "cifar100"), ("recipes", "digits-classroom"), ("lineups", "cifar100/wrn_40_1-1t5p"), ("suites", "takd")],
 )  # fmt: skip
 def test_list(cli, kind, expected):
     code, text, _ = cli("list", kind)

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.engine.pose.conftest import draw_set
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
@@ -24,7 +26,7 @@ def commands():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A working folder with 300 images in CIFAR-100's own layout, made of noise and colour."""
+    """A working folder with 300 images in CIFAR-100's layout, and drawn persons in LSPET's."""
     import pickle
 
     place = tmp_path_factory.mktemp("readme")
@@ -40,6 +42,7 @@ def folder(tmp_path_factory):
         (layout / split).write_bytes(pickle.dumps(content, protocol=2))
     names = {"fine_label_names": [f"class {k}" for k in range(100)]}
     (layout / "meta").write_bytes(pickle.dumps(names, protocol=2))
+    draw_set(place / "data" / "lspet", {"train": 32, "val": 8})
     return place
 
 

@@ -45,12 +45,14 @@ def models() -> Iterator[str]:
 
     from classroomkd.models import build_model, list_models
     from classroomkd.models.external import HOW_TO_NAME
+    from classroomkd.models.pose import HOW_TO_NAME_POSE
 
     for name in list_models():
         with torch.device("meta"):
             parameters = sum(p.numel() for p in build_model(name, 100).parameters())
         yield f"{name:14s} {parameters / 1e6:8.3f} M"
-    yield from (f"{name:18s} {meaning}" for name, meaning in HOW_TO_NAME.items())
+    how = {**HOW_TO_NAME, **HOW_TO_NAME_POSE}
+    yield from (f"{name:21s} {meaning}" for name, meaning in how.items())
 
 
 def datasets() -> Iterator[str]:
@@ -64,7 +66,15 @@ def recipes() -> Iterator[str]:
     """Every recipe of the package, with the comment at its head."""
     from classroomkd.config import list_recipes
 
-    return _with_comments(list_recipes())
+    yield from _with_comments(list_recipes())
+    yield f"{'cifar100/NAME':22s} see `classroomkd list lineups`"
+
+
+def lineups() -> Iterator[str]:
+    """Every recipe that is made from the table of line-ups, with who takes part."""
+    from classroomkd.config.lineups import list_lineups
+
+    yield from (f"{name:34s} {room}" for name, room in list_lineups().items())
 
 
 def suites() -> Iterator[str]:

@@ -31,6 +31,7 @@ def test_a_timed_lesson_is_the_method_s_own():
     batch = next(iter(classroom.train))
     lesson = _Lessons("classroom", classroom, batch)
     lesson()
+    assert lesson.student.logits.grad is not None
     assert lesson.student.logits.grad.any()
     assert len(lesson.mentors) == 2
     assert not any(m.logits.requires_grad for m in lesson.mentors)

@@ -1,24 +1,34 @@
 """The benchmark: the contenders do the same work, and the numbers are what they are called."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from classroomkd.bench import contenders, pieces, speed
 from classroomkd.bench.contenders import (
     TITLES,
     Settings,
     build_contenders,
     build_loader,
+    build_mentors,
     build_textbooks,
+    mentor_ways,
 )
-from classroomkd.bench.speed import run_benchmark
+from classroomkd.bench.pieces import FAST, _Epochs
+from classroomkd.bench.speed import GOALS, run_benchmark
 from classroomkd.bench.textbook import textbook_loss
+from classroomkd.cli import app
 from classroomkd.core import classroom_loss
+from classroomkd.engine import tuning
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.step import hold_lesson
+from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
+from classroomkd.mentors.tuning import Choice, Timing, Variant
 from classroomkd.methods import create_method
 from classroomkd.models import build_model
 
@@ -32,6 +42,8 @@ TINY = Settings(
     steps=2,
     counts=(0, 1, 3),
     tuned_for=0,
+    loss=(2, 8, 5),
+    stored=10,
 )
 
 
@@ -60,9 +72,10 @@ def test_both_loops_compute_the_same_loss_on_a_batch(method):
 
 def test_every_contender_tells_each_step_its_loss(tmp_path):
     ticks = {name: [] for name in TITLES}
-    contenders = {**build_contenders(TINY, CPU, tmp_path), **build_textbooks(TINY, CPU)}
-    assert contenders.keys() == TITLES.keys()
-    for name, contender in contenders.items():
+    mentors = build_mentors(TINY, CPU)
+    loops = {**build_contenders(TINY, mentors, CPU, tmp_path), **build_textbooks(TINY, CPU)}
+    assert loops.keys() == TITLES.keys()
+    for name, contender in loops.items():
         contender(ticks[name].append)
     assert {len(told) for told in ticks.values()} == {TINY.steps + 1}
     losses = {name: getattr(told[0], "loss", told[0]) for name, told in ticks.items()}
@@ -80,11 +93,19 @@ def test_the_numbers_are_written_as_json(tmp_path):
     assert stored["images_per_second"].keys() == stored["rounds"].keys() == TITLES.keys()
     assert all(value > 0 for value in stored["images_per_second"].values())
     assert all(len(values) == TINY.rounds for values in stored["rounds"].values())
-    ratios = stored["ratios"]
+    ratios = dict(stored["ratios"])
     assert ratios.pop("trainer_overhead_percent") > -100
     assert ratios.keys() == {
-        *("engine_vs_textbook", "engine_vs_alone", "banked_vs_alone", "alone_vs_textbook_alone")
+        *("engine_vs_textbook", "engine_vs_alone", "banked_vs_alone", "alone_vs_textbook_alone"),
+        *("banked_most_vs_least", "loss_percent_of_student", "bank_vs_fastest_student"),
     }
+    assert stored["goals"].keys() < stored["spans"].keys() == result["ratios"].keys()
+    assert all(
+        low <= stored["ratios"][name] <= high for name, (low, high) in stored["spans"].items()
+    )
+    assert stored["bank"]["samples_per_second"].keys() == {"bank", *FAST}
+    assert stored["bank"]["fastest"] in FAST
+    assert stored["mentors"]["resnet8"] == {"variant": "as it is", "compile_seconds": 0.0}
     assert stored["scaling"]["live"].keys() == {*map(str, TINY.counts)}
     assert stored["scaling"]["banked"].keys() == {*map(str, TINY.counts)} - {"0"}
     assert min(row["rate"] for row in stored["roofline"]["networks"].values()) > 0
@@ -97,6 +118,80 @@ def test_the_numbers_are_written_as_json(tmp_path):
     text = "\n".join(told)
     assert "medians of 2 rounds of 2 steps" in text
     assert text.index("ratios") < text.index("images a second, medians") < text.index("share of")
+    assert text.count("goal >= ") + text.count("goal <= ") == len(GOALS)
+    assert "2 mentors, 8 x 5 logits" in text
+
+
+@pytest.mark.parametrize(
+    "line_up", [("resnet9", ("resnet8",)), ("resnet8", ("vgg8", "timm/vgg11"))]
+)
+def test_models_are_of_the_zoo(line_up):
+    told = []
+    with pytest.raises(ClassroomError, match="unknown model '(resnet9|timm/vgg11)'"):
+        run_benchmark(say=told.append, settings=Settings(*line_up))
+    assert not told
+
+
+def test_the_line_up_is_an_option(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        speed, "run_benchmark", lambda out, **given: asked.append(given["settings"])
+    )
+    given = ["--student", "resnet8", "--mentor", "wrn_16_2", "--mentor", "resnet14"]
+    assert CliRunner().invoke(app, ["bench", "speed"]).exit_code == 0
+    assert CliRunner().invoke(app, ["bench", "speed", *given, "--tuned-for", "0"]).exit_code == 0
+    assert asked == [Settings(), Settings("resnet8", ("wrn_16_2", "resnet14"), tuned_for=0)]
+
+
+def test_more_mentors_are_the_same_ones_in_turn():
+    mentors = build_mentors(TINY.with_mentors(3), CPU)
+    assert [m.name for m in mentors] == ["resnet8", "ShuffleNetV2", "resnet8"]
+    again, images = build_mentors(TINY, CPU), torch.rand(2, 3, 32, 32)
+    assert torch.equal(mentors[1](images), again[1](images))
+    assert not torch.equal(mentors[2](images), again[0](images))  # its weights are its own
+
+
+def test_mentors_are_tuned_for_the_run(monkeypatch):
+    timing = Timing(Variant(compiled=True, folded=True), 1.0, compile_seconds=3.5)
+    choice = Choice(timing.variant, (Timing(Variant(), 2.0), timing), {}, cached=False)
+    seen = []
+    monkeypatch.setattr(contenders, "choose", lambda *given: seen.append(given) or choice)
+    monkeypatch.setattr(tuning, "choose", contenders.choose)
+    settings = replace(TINY, tuned_for=5000)
+    mentors = build_mentors(settings, CPU)
+    assert [m.variant for m in mentors] == [timing.variant] * 2
+    ways = mentor_ways(settings, mentors, CPU)
+    assert ways["ShuffleNetV2"] == {"variant": "fp32, compiled, folded", "compile_seconds": 3.5}
+    assert {steps for *_, steps in seen} == {5000}
+    assert {tuple(example.shape) for _, example, *_ in seen} == {(4, 3, 32, 32)}
+
+
+def test_what_is_timed_of_a_bank_is_all_of_it(tmp_path):
+    epochs = _Epochs(TINY, CPU, tmp_path)
+    recalled = []
+    hear = epochs.hearing.__call__
+    for _ in range(2):
+        epochs()
+    assert [m.name for m in epochs.hearing.banked] == list(TINY.mentors)
+    for batch in epochs.batches:
+        recalled.append(torch.stack([said.logits for said in hear(batch)]))
+    assert torch.cat(recalled, dim=1).shape == (2, TINY.stored, TINY.classes)
+    assert torch.cat([b.index for b in epochs.batches]).sort().values.equal(torch.arange(10))
+
+
+def test_the_loss_that_is_timed_has_the_shape_asked_for(monkeypatch):
+    shapes = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, student, mentors, target):
+            shapes.append((len(mentors), *student.shape, *target.shape))
+            return classroom_loss(student.float(), [m.float() for m in mentors], target)
+
+    monkeypatch.setattr(pieces, "create_method", lambda _: Watched())
+    seconds = pieces.measure_loss(TINY, CPU)
+    assert set(shapes) == {(2, 8, 5, 8)}
+    assert len(shapes) == (TINY.rounds + 1) * TINY.steps
+    assert [len(values) for values in seconds.values()] == [TINY.rounds] * 2
 
 
 @pytest.mark.parametrize(("stride", "side"), [(2, 8), (1, 2), (1, 8)])
@@ -127,3 +222,5 @@ def test_the_goals_are_met():
     ratios = run_benchmark()["ratios"]
     assert ratios["engine_vs_textbook"] >= 2
     assert ratios["trainer_overhead_percent"] <= 5
+    assert ratios["loss_percent_of_student"] <= 3
+    assert ratios["bank_vs_fastest_student"] >= 5

@@ -124,6 +124,15 @@ def test_every_mistake_is_listed_at_once():
         ({"data": {"augment": [{"name": "crop", "pading": 1}]}}, "data.augment[0]: view 'crop': "),
         ({"data": {"augment": [{"name": "crop", "padding": -1}]}}, "data.augment[0]: padding must"),
         ({"data": {"augment": ["flip"]}}, "data.augment[0]: "),
+        ({"data": {"mix": {}}}, "data.mix: give mixup, cutmix or both"),
+        ({"data": {"mix": {"p": 0.5}}}, "data.mix: give mixup, cutmix or both"),
+        ({"data": {"mix": {"mixup": -1}}}, "data.mix.mixup: "),
+        ({"data": {"mix": {"mixup": 0.8, "switch": 1.5}}}, "data.mix.switch: "),
+        ({"data": {"mix": {"mixap": 0.8}}}, "data.mix.mixap: unknown key: did you mean 'mixup'"),
+        ({"data": {"mix": 0.8}}, "data.mix: must be a mapping"),
+        ({"data": {"smoothing": 1.0}}, "data.smoothing: "),
+        ({"data": {"copies": 0}}, "data.copies: "),
+        ({"data": {"copies": 2}, "bank": {"path": "b"}}, "data.copies: a bank holds one view"),
         ({"train": {"step": 3}}, "train.step: unknown key"),
         ({"train": {"epochs": 0}}, "train.epochs: Input should be greater than 0, got 0"),
         ({"train": {"device": "gpu"}}, "train.device: unknown device 'gpu'"),
@@ -197,6 +206,35 @@ def test_digits_are_moved_by_a_pixel():
 
 
 # Overrides
+
+
+def test_mixing():
+    data = parse_recipe(ALONE | {"data": {"mix": {"mixup": 0.8, "cutmix": 1}}}).data
+    assert (data.mixing.mixup, data.mixing.cutmix, data.mixing.switch) == (0.8, 1.0, 0.5)
+    assert (data.smoothing, data.copies) == (0, 1)
+    assert parse_recipe(ALONE).data.mixing is None
+    for off in ({"mixup": 0}, {"cutmix": 0.0, "mixup": 0.0}, {"mixup": 1, "p": 0}):
+        assert parse_recipe(ALONE | {"data": {"mix": off}}).data.mixing is None
+    data = overridden(ALONE, "data.mix.mixup=0.2", "data.smoothing=0.1", "data.copies=3").data
+    assert (data.mixing.mixup, data.smoothing, data.copies) == (0.2, 0.1, 3)
+    assert overridden(ALONE | {"data": {"mix": {"mixup": 1}}}, "data.mix=null").data.mix is None
+
+
+@pytest.mark.parametrize("method", [{"name": "dkd"}, {"name": "classroom", "also": "dkd"}])
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [({"mix": {"mixup": 1}}, "data.mix"), ({"smoothing": 0.1}, "data.smoothing")],
+)
+def test_methods_that_need_the_true_class(monkeypatch, method, data, key):
+    from classroomkd.methods import method_class
+
+    raw = ALONE | {"mentors": [PEER], "method": method, "data": data}
+    parse_recipe(raw)
+    monkeypatch.setattr(method_class("dkd"), "soft_targets", False)
+    parse_recipe(raw | {"data": {}})
+    mistake = the_mistake(raw)
+    assert f"'{method['name']}' needs each sample's one true class, which {key} take" in mistake
+    assert "use another method" in mistake
 
 
 def overridden(raw, *overrides):

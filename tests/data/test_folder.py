@@ -50,6 +50,67 @@ def test_images_without_labels_are_no_test_set(photos):
     assert len(load(photos, "test")) == 1
 
 
+@pytest.mark.parametrize("name", ["val", "valid"])
+def test_val_beside_test_is_for_development(photos, name):
+    (photos / "val").rename(photos / name)
+    save(photos / "test" / "cat" / "0.png")
+    train, test = load(photos), load(photos, "test")
+    assert (len(train), len(test)) == (8, 1)
+    assert test.development is None
+    assert train.development.target.tolist() == [0, 0, 1, 1]
+    assert train.development.classes == train.classes
+    note = "photos: the development split is the 4 images that came for validation"
+    assert train.notes == (note,)
+    assert train.subset(torch.arange(2)).development is None
+
+
+def test_val_without_test_is_the_test(photos):
+    assert load(photos).development is None
+
+
+def test_a_class_that_leads_out_of_the_tree_moves_no_number(photos, tmp_path):
+    save(tmp_path / "outside" / "0.jpg")
+    (photos / "train" / "ant").symlink_to(tmp_path / "outside")
+    train, test = load(photos), load(photos, "test")
+    assert train.classes == test.classes == ("cat", "dog")
+    assert test.target.tolist() == [0, 0, 1, 1]
+    assert train.notes == (
+        f"{photos / 'train'}: left out 1 links out of the folder: {photos / 'train' / 'ant'}",
+    )
+
+
+def test_a_class_of_links_out_of_the_tree_says_so(photos, tmp_path):
+    save(tmp_path / "outside.jpg")
+    (photos / "train" / "cow").mkdir()
+    (photos / "train" / "cow" / "0.jpg").symlink_to(tmp_path / "outside.jpg")
+    with pytest.raises(ClassroomError, match=r"class cow.* 1 links out of the folder: .*0\.jpg"):
+        load(photos)
+
+
+def test_names_that_are_no_utf8(photos):
+    odd = os.fsencode(photos / "train" / "cat") + b"/caf\xe9.jpg"
+    with open(odd, "wb") as file:
+        file.write(b"no image")
+    train = load(photos, bad_images="skip")
+    assert "caf\\udce9.jpg (no image that Pillow knows)" in train.notes[0]
+    os.mkdir(os.fsencode(photos / "train") + b"/\xe9")
+    with pytest.raises(ClassroomError, match=r"must be UTF-8 text: rename \\udce9"):
+        load(photos)
+
+
+def test_a_folder_that_cannot_be_read(photos, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ClassroomError, match=r"train/dog: cannot be read \(Permission denied\)"):
+        load(photos)
+
+
 def test_one_folder_of_classes_is_split(photos):
     train, test = (load(photos / "train", split, test=0.5) for split in ("train", "test"))
     assert sorted([*train.index.tolist(), *test.index.tolist()]) == list(range(8))
@@ -114,16 +175,17 @@ def test_skip_finds_bad_images_and_remembers_them(photos, monkeypatch):
     broken.write_bytes(broken.read_bytes()[:-100])
     save(cat / "dot.png", size=(1, 1))
     (cat / "words.jpg").write_text("no image")
+    Image.new("F", (16, 16), 0.5).save(cat / "numbers.tiff")
     train = load(photos, bad_images="skip")
     assert len(train) == 7
-    assert "left out 3 bad images" in train.notes[0]
-    for reason in ("truncated", "1 x 1 pixels", "no image that Pillow knows"):
+    assert "left out 4 bad images" in train.notes[0]
+    for reason in ("truncated", "1 x 1 pixels", "no image that Pillow knows", "floating-point"):
         assert reason in train.notes[0]
 
     def fail(*_):
         raise AssertionError("a file was opened again")
 
-    monkeypatch.setattr("classroomkd.data.checkup.Photo", fail)
+    monkeypatch.setattr("classroomkd.data.stores.Photo", fail)
     assert load(photos, bad_images="skip").fingerprint == train.fingerprint
     monkeypatch.undo()
 

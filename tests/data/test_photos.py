@@ -1,5 +1,7 @@
 import io
 import os
+import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +80,7 @@ def test_the_first_crop_picks_what_is_decoded(folder):
     photos = photo_set(folder)
     crop = resized_crop()
     batch = next(iter(ViewLoader(photos, 4, seed=7, augment=[crop])))
-    path = photos.root / os.fsdecode(photos.files[2])
+    path = photos.store.open(photos.places[2])
     with Image.open(path) as image:
         draws = Draws(7, 0, photos.index[2:3])
         size = torch.tensor([image.width]), torch.tensor([image.height])
@@ -90,12 +92,57 @@ def test_the_first_crop_picks_what_is_decoded(folder):
     )
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_image_is_named(folder, workers):
-    (folder / "dark" / "00.png").write_bytes(b"no image")
+def truncated_jpeg():
+    file = io.BytesIO()
+    random = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(random).save(file, "JPEG")
+    return file.getvalue()[:-500]
+
+
+def dot():
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "workers", "reason"),
+    [
+        (b"no image", 0, "no image that Pillow knows"),
+        (b"no image", 2, "no image that Pillow knows"),
+        (b"", 0, "no image that Pillow knows"),
+        (truncated_jpeg(), 0, "truncated"),
+        (dot(), 0, "1 x 1 pixels, 8 is the least"),
+        (None, 0, "No such file"),
+    ],
+)
+def test_a_bad_image_is_named(folder, content, workers, reason):
+    bad = folder / "dark" / "00.png"
+    bad.write_bytes(content or b"")
     loader = ViewLoader(photo_set(folder, workers, test=1), 64)
-    with pytest.raises(ClassroomError, match=r"00\.png: cannot be used .* data.bad_images: skip"):
+    if content is None:
+        bad.unlink()
+    wanted = rf"00\.png: cannot be used as an image \(.*{reason}.* data.bad_images: skip"
+    with pytest.raises(ClassroomError, match=wanted):
         list(loader)
+
+
+def test_a_set_travels_to_workers_of_their_own(folder):
+    """By pickle, where worker processes are not forked."""
+    photos = photo_set(folder)
+    again = pickle.loads(pickle.dumps(photos))
+    assert torch.equal(again.images, photos.images)
+    assert again.fingerprint == photos.fingerprint
+
+
+def test_waiting_is_counted(folder):
+    loader = ViewLoader(photo_set(folder), 8)
+    for _ in loader:
+        time.sleep(0.02)
+    waits = loader._reader.waits
+    assert 0 < waits.seconds < waits.elapsed - 3 * 0.02
+    assert 0 < waits.share < 1
+    assert waits.share == waits.seconds / waits.elapsed
 
 
 def shown(image, **options):

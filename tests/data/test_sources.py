@@ -54,7 +54,8 @@ def test_wrong_folders(tmp_path):
 
 
 def test_wrong_names(tmp_path):
-    assert list_datasets() == ["cifar10", "cifar100", "digits", "folder"]
+    photographs = ["folder", "imagenet", "shards", "table"]
+    assert list_datasets() == ["cifar10", "cifar100", "digits", *photographs]
     with pytest.raises(ValueError, match=r"unknown dataset 'cifar-100': did you mean 'cifar100'\?"):
         load_image_set("cifar-100", "train")
     with pytest.raises(ValueError, match="unknown split 'validation'"):

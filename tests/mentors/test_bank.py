@@ -144,6 +144,7 @@ def test_other_views_are_refused(path, bank):
         {"seed": 3},
         {"repeat": 4},
         {"top": 2},
+        {"mix": {"mixup": 0.8}},
     ],
 )
 def test_each_part_of_the_view_key_counts(path, bank, change):

@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
+from classroomkd.engine.precision import autocast
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.tuning import (
     Timing,
@@ -290,6 +291,9 @@ def small(width=4, seed=0):
     return lived_in(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
 
 
+COMPILED = Variant(compiled=True, folded=True)
+
+
 def test_compiled_networks_do_not_compete_for_the_compiler(monkeypatch):
     seen = []
     monkeypatch.setattr(torch, "compile", lambda run, **_: seen.append(run) or run)
@@ -300,14 +304,83 @@ def test_compiled_networks_do_not_compete_for_the_compiler(monkeypatch):
     assert len({id(run.__code__) for run in seen}) == len(seen) == 3
 
 
+def test_another_shape_is_answered_without_the_compiler(monkeypatch):
+    shapes = []
+
+    def compile_(run, **_):
+        return lambda batch: shapes.append(batch.shape) or run(batch)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    network = lived_in(small())
+    fast = tuned(network, COMPILED, images())
+    for count in (4, 3, 4, 1, 2):
+        assert_alike(network, fast, images(count, seed=count))
+    assert shapes == [(4, 3, 32, 32)] * 2
+
+
+def test_weights_are_constants_while_it_is_compiled(monkeypatch):
+    from torch._inductor import config
+
+    seen = []
+    monkeypatch.setattr(
+        torch, "compile", lambda run, **_: lambda batch: seen.append(config.freezing) or run(batch)
+    )
+    tuned(small(), COMPILED, images())(images())
+    assert seen == [True]
+    assert not config.freezing
+
+
+def test_where_nothing_can_be_compiled_a_network_runs_as_it_is(monkeypatch):
+    calls = []
+
+    def broken(run, **_):
+        def fail(batch):
+            calls.append(batch)
+            raise RuntimeError("no C++ compiler\nand more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    network = small()
+    fast = tuned(network, COMPILED, images())
+    with pytest.warns(UserWarning, match="uncompiled, .* RuntimeError: no C\\+\\+ compiler$"):
+        first = fast(images())
+    assert torch.equal(fast(images()), first)
+    assert_alike(network, fast, images())
+    assert len(calls) == 1
+    strict = tuned(network, COMPILED, images(), strict=True)
+    with pytest.raises(RuntimeError, match="compiler"):
+        strict(images())
+
+
+def test_modes_do_not_reach_into_a_tuned_network():
+    class Doubling(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            return 2 * out if func is torch.conv2d else out
+
+    network = lived_in(small())
+    fast, wanted = tuned(network, Variant(folded=True), images()), network(images())
+    with Doubling():
+        assert not torch.allclose(network(images()), wanted)
+        assert torch.allclose(fast(images()), wanted, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # those of the compiler are its own affair
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiled_networks_answer_alike(precision):
-    network = zoo("resnet8")
+@pytest.mark.parametrize("name", ["resnet8", "wrn_16_2", "ShuffleNetV1", "ShuffleNetV2"])
+def test_compiled_networks_answer_alike(name, precision):
+    tolerance = 1e-4 if precision == "fp32" else 5e-2
+    network = zoo(name)
     variant = Variant(precision, channels_last=True, compiled=True, folded=True)
-    fast = tuned(network, variant, images())
-    assert_alike(network, fast, images(4, seed=3), 1e-4 if precision == "fp32" else 5e-2)
+    fast = tuned(network, variant, images(), strict=True)
+    with autocast(torch.device("cpu"), precision):
+        answer = fast(images(4))
+        assert_alike(network, fast, images(4, seed=3), tolerance)
+        assert_alike(network, fast, images(3, seed=3), tolerance)  # a smaller last batch
+        assert torch.equal(fast(images(4)), answer)
+    assert torch.equal(fast(images(4)), answer)
 
 
 # Choosing

@@ -165,6 +165,29 @@ def statistics_are_detached_and_shaped(name):
 
 
 @requirement
+def targets_may_be_probabilities(name):
+    """As of mixed samples and smoothed labels; certain ones are the classes themselves."""
+    if not make(name).soft_targets:
+        pytest.skip("its recipes are refused where targets are probabilities")
+    student, mentors, target, index = scene(name)
+    certain = torch.nn.functional.one_hot(target, C).float()
+    lessons = [make(name)(student, mentors, given, index) for given in (target, certain)]
+    assert_equal_lessons(*lessons, rtol=1e-5, atol=1e-5)
+    mixed = 0.9 * (0.7 * certain + 0.3 * certain.roll(1, 0)) + 0.1 / C
+    lesson = make(name)(student, mentors, mixed, index)
+    assert_finite(lesson)
+    assert not torch.allclose(lesson.student_score, lessons[0].student_score)
+    lesson.loss.backward()
+    grads = [t.grad for t in tensors(student) if t.grad is not None]
+    assert any(grad.any() for grad in grads)
+    assert all(grad.isfinite().all() for grad in grads)
+    if make(name).mutual:
+        losses = [make(name).peer_loss(student, mentors, [0, 2], t) for t in (target, certain)]
+        torch.testing.assert_close(*losses)
+        assert make(name).peer_loss(student, mentors, [0, 2], mixed).isfinite()
+
+
+@requirement
 def values_of_samples_average_to_the_loss(name):
     lesson = make(name)(*scene(name))
     if lesson.mentor_loss.ndim == 2:

@@ -309,12 +309,13 @@ def test_pretrained_torchvision(monkeypatch):
     mentor = build_model("torchvision/resnet18", None, pretrained=True).eval()
     assert (mentor.num_classes, len(mentor.classes), mentor.classes[0]) == (1000, 1000, "tench")
     assert mentor.normalize(images(200)).shape[2] == 224
+    assert mentor.top1 == 69.758
     with torch.no_grad():
         torch.testing.assert_close(mentor(images(64)), own(mentor.normalize(images(64))))
     student = build("torchvision/resnet18", 1000, pretrained=True)
     assert torch.equal(student.model.conv1.weight, own.conv1.weight)
     assert not torch.equal(student.classifier.weight, own.fc.weight), "the classifier is fresh"
-    assert student.classes is None
+    assert (student.classes, student.top1) == (None, None)
 
 
 def test_pretrained_timm(monkeypatch):

@@ -3,11 +3,14 @@
 A contender trains its student for an epoch and calls ``tick`` at each step, once its loss is there.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from classroomkd.bench.textbook import train_textbook
 from classroomkd.config import Recipe
@@ -17,7 +20,7 @@ from classroomkd.engine.build import Classroom
 from classroomkd.engine.hearing import Hearing
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.trainer import fit
-from classroomkd.engine.tuning import tune
+from classroomkd.engine.tuning import choose, tune
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import Bank
 from classroomkd.methods import create_method
@@ -46,9 +49,11 @@ class Settings:
         classes: how many.
         rounds: in each, the contenders take turns.
         steps: of a contender in a round that are timed.
-        counts: of mentors, in the table of what a step costs with so many.
+        counts: of mentors, in the table of what a step costs with so many; 0 and one more at least.
         tuned_for: how long a run mentors are tuned for, in steps: 20 epochs of CIFAR-100. With 0
             they run as they are.
+        loss: mentors, samples and classes of the loss that is timed on its own.
+        stored: samples in the bank whose reading is timed.
     """
 
     student: str = "MobileNetV2"
@@ -62,16 +67,32 @@ class Settings:
     steps: int = 12
     counts: tuple[int, ...] = (0, 1, 2, 4, 6, 8, 10, 12)
     tuned_for: int = 14_000
+    loss: tuple[int, int, int] = (6, 128, 100)
+    stored: int = 50_000
+
+    @property
+    def train(self) -> Train:
+        """How recipes train by default, in batches of this size."""
+        return Train(epochs=1, batch_size=self.batch_size)
+
+    def with_mentors(self, count: int) -> "Settings":
+        """The same with so many mentors, taken in turn.
+
+        Example:
+            >>> Settings("resnet8", ("vgg8", "resnet14")).with_mentors(3).mentors
+            ('vgg8', 'resnet14', 'vgg8')
+        """
+        return replace(self, mentors=tuple(islice(cycle(self.mentors), count)))
 
 
 def build_contenders(
-    settings: Settings, device: torch.device, folder: Path
+    settings: Settings, mentors: Sequence[Mentor], device: torch.device, folder: Path
 ) -> Mapping[str, Callable[[Tick], None]]:
     """Those of this engine, each with a student of its own; a bank goes into the folder."""
-    engine, trainer = build_bench(settings, device), build_bench(settings, device)
-    banked = build_bench(settings, device)
+    engine, trainer = (build_bench(settings, device, mentors) for _ in range(2))
+    banked = build_bench(settings, device, mentors)
     put_on_shelves(banked, folder / "bank")
-    alone = build_bench(settings, device, alone=True)
+    alone = build_bench(settings, device, ())
     return {
         "engine": lambda tick: train_plainly(engine, tick),
         "trainer": lambda tick: fit(
@@ -86,12 +107,12 @@ def build_textbooks(
     settings: Settings, device: torch.device
 ) -> Mapping[str, Callable[[Tick], None]]:
     """Those of the textbook loop, each with a student of its own."""
-    textbook = build_networks(settings, device)
-    textbook_alone = build_networks(settings, device, alone=True)
+    student, alone = (build_network(settings, device, 0) for _ in range(2))
+    mentors = [build_network(settings, device, place + 1) for place in range(len(settings.mentors))]
     batches = build_loader(settings, device, channels_last=False)
     return {
-        "textbook": lambda tick: train_textbook(*textbook, batches, tick),
-        "textbook_alone": lambda tick: train_textbook(*textbook_alone, batches, tick),
+        "textbook": lambda tick: train_textbook(student, mentors, batches, tick),
+        "textbook_alone": lambda tick: train_textbook(alone, (), batches, tick),
     }
 
 
@@ -111,38 +132,61 @@ def train_plainly(classroom: Classroom, tick: Tick) -> None:
     classroom.end_epoch()
 
 
-def build_bench(settings: Settings, device: torch.device, *, alone: bool = False) -> Classroom:
-    """A classroom as the defaults of recipes make it, or only its student."""
-    method = "none" if alone else "classroom"
+def build_bench(
+    settings: Settings, device: torch.device, mentors: Sequence[Mentor] | None = None
+) -> Classroom:
+    """A classroom as the defaults of recipes make it.
+
+    Args:
+        settings: what it is made of.
+        device: where it is.
+        mentors: those of `build_mentors`, which several classrooms may share; none for the student
+            alone. Left out, they are built.
+    """
+    taught = build_mentors(settings, device) if mentors is None else list(mentors)
+    method = "classroom" if taught else "none"
     recipe = Recipe(
         name="bench",
         student=Student(model=settings.student),
         method=MethodRecipe(name=method),
-        train=Train(epochs=1, batch_size=settings.batch_size),
+        train=settings.train,
     )
-    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    student, mentors = build_networks(settings, device, alone=alone)
-    taught = [Mentor(mentor, mentor.name).to(device, layout) for mentor in mentors]
+    student = build_network(settings, device, 0)
     lessons = create_method(method).to(device)
-    views = build_loader(settings, device, channels_last=recipe.train.channels_last)
-    if settings.tuned_for:
-        tune(taught, next(iter(views)).images, recipe.train.precision, settings.tuned_for)
     return Classroom(
         recipe=recipe,
-        student=student.to(memory_format=layout),  # type: ignore[call-overload]
+        student=student.to(memory_format=_layout(settings)),  # type: ignore[call-overload]
         mentors=taught,
         method=lessons,
-        train=views,
+        train=build_loader(settings, device, channels_last=settings.train.channels_last),
         dev=None,
         device=device,
         hearing=Hearing(taught, lessons, device, settings.classes),
     )
 
 
-def mentor_ways(settings: Settings, device: torch.device) -> dict[str, str]:
-    """How each mentor of a classroom is run."""
-    mentors = build_bench(settings, device).mentors
-    return {m.name: str(m.variant or "as they are") for m in mentors}
+def build_mentors(settings: Settings, device: torch.device) -> list[Mentor]:
+    """The mentors of a classroom, each in its fastest way where they are tuned."""
+    networks = [build_network(settings, device, 1 + n) for n in range(len(settings.mentors))]
+    mentors = [Mentor(n, n.name).to(device, _layout(settings)) for n in networks]
+    if settings.tuned_for:
+        example = _example(settings, device)
+        tune(mentors, example, settings.train.precision, settings.tuned_for)
+    return mentors
+
+
+def mentor_ways(
+    settings: Settings, mentors: Sequence[Mentor], device: torch.device
+) -> dict[str, dict[str, Any]]:
+    """How each mentor is run: its ``variant``, and the ``compile_seconds`` that this took once."""
+    if not settings.tuned_for:
+        return {m.name: {"variant": "as it is", "compile_seconds": 0.0} for m in mentors}
+    example, ways = _example(settings, device), {}
+    for mentor in mentors:
+        choice = choose(mentor, example, settings.train.precision, settings.tuned_for)
+        taken = (t.compile_seconds for t in choice.timings if t.variant == choice.variant)
+        ways[mentor.name] = {"variant": str(choice.variant), "compile_seconds": next(taken, 0.0)}
+    return ways
 
 
 def put_on_shelves(room: Classroom, folder: Path) -> None:
@@ -153,14 +197,10 @@ def put_on_shelves(room: Classroom, folder: Path) -> None:
     room.hearing = Hearing(room.mentors, room.method, room.device, len(room.classes), shelves)
 
 
-def build_networks(
-    settings: Settings, device: torch.device, *, alone: bool = False
-) -> tuple[Network, list[Network]]:
-    """The student and its mentors, with the same random weights at each call."""
-    torch.manual_seed(0)
-    names = [settings.student, *(() if alone else settings.mentors)]
-    student, *mentors = (build_model(name, settings.classes).to(device) for name in names)
-    return student, mentors
+def build_network(settings: Settings, device: torch.device, place: int) -> Network:
+    """The student (place 0) or a mentor (1 and on), with the same random weights at each call."""
+    torch.manual_seed(place)
+    return build_model((settings.student, *settings.mentors)[place], settings.classes).to(device)
 
 
 def build_loader(settings: Settings, device: torch.device, *, channels_last: bool) -> ViewLoader:
@@ -184,3 +224,13 @@ def build_loader(settings: Settings, device: torch.device, *, channels_last: boo
         device=device,
         channels_last=channels_last,
     )
+
+
+def _layout(settings: Settings) -> torch.memory_format:
+    return torch.channels_last if settings.train.channels_last else torch.contiguous_format
+
+
+def _example(settings: Settings, device: torch.device) -> Tensor:
+    """A batch of images as mentors will see them."""
+    loader = build_loader(settings, device, channels_last=settings.train.channels_last)
+    return next(iter(loader)).images

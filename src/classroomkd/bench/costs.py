@@ -14,15 +14,14 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from classroomkd.bench.clock import now
 from classroomkd.bench.contenders import Settings, build_bench
+from classroomkd.bench.student import StudentSteps
 from classroomkd.data import Batch
 from classroomkd.engine.build import Classroom, choose_device
 from classroomkd.engine.hearing import outputs
-from classroomkd.engine.optim import build_optimizer
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.runs import environment
 from classroomkd.methods import Outputs, create_method, list_methods, method_class
@@ -58,7 +57,7 @@ def run_costs(
     classroom.begin_epoch(0)
     batch = next(iter(classroom.train))
     lessons = {name: _Lessons(name, classroom, batch) for name in names or list_methods()}
-    student = _StudentSteps(classroom, batch)
+    student = StudentSteps(classroom, batch)
     seconds: dict[str, list[float]] = {name: [] for name in ("student", *lessons)}
     for number in range(settings.rounds + 2):
         for name, work in {"student": student, **lessons}.items():
@@ -85,21 +84,6 @@ def run_costs(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2) + "\n")
     return result
-
-
-class _StudentSteps:
-    """The student's own step: forward, cross-entropy, backward, update."""
-
-    def __init__(self, classroom: Classroom, batch: Batch) -> None:
-        self.classroom, self.batch = classroom, batch
-        self.optimizer = build_optimizer(classroom.student.parameters(), classroom.recipe.train)
-
-    def __call__(self) -> None:
-        with autocast(self.classroom.device, self.classroom.recipe.train.precision):
-            logits = self.classroom.student(self.batch.images)
-        self.optimizer.zero_grad()
-        F.cross_entropy(logits.float(), self.batch.target).backward()
-        self.optimizer.step()
 
 
 class _Lessons:

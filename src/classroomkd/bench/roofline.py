@@ -7,7 +7,7 @@ the same precision, measured here.
 
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
@@ -35,14 +35,16 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> f
     return best
 
 
-def measure_roofline(settings: Settings, device: torch.device) -> dict[str, Any]:
+def measure_roofline(
+    settings: Settings, mentors: Sequence[Mentor], device: torch.device
+) -> dict[str, Any]:
     """Operations a second of a classroom's networks, each alone, as its step runs them.
 
     Returns:
         ``peak``, ``precision``, and ``networks``: for the student (forward and backward) and each
         mentor (forward), ``operations`` a batch and ``rate`` a second.
     """
-    room = build_bench(settings, device)
+    room = build_bench(settings, device, mentors)
     precision = room.recipe.train.precision
     images = next(iter(room.train)).images
 

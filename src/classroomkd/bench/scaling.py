@@ -3,8 +3,7 @@
 All take turns within each round, and ratios are taken to the student alone of the same round.
 """
 
-from dataclasses import replace
-from itertools import cycle, islice
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,13 +12,17 @@ import torch
 from classroomkd.bench.clock import Clock, ratios
 from classroomkd.bench.contenders import Settings, build_bench, put_on_shelves, train_plainly
 from classroomkd.engine.build import Classroom
+from classroomkd.mentors import Mentor
 
 
-def measure_scaling(settings: Settings, device: torch.device) -> dict[str, dict[int, list[float]]]:
+def measure_scaling(
+    settings: Settings, mentors: Sequence[Mentor], device: torch.device
+) -> dict[str, dict[int, list[float]]]:
     """Time of a step over that of the student alone, one value a round.
 
     Args:
-        settings: its mentors are taken in turn, as often as its counts need.
+        settings: whose student and counts these are.
+        mentors: as many as the largest count.
         device: where everything runs.
 
     Returns:
@@ -28,14 +31,12 @@ def measure_scaling(settings: Settings, device: torch.device) -> dict[str, dict[
     with TemporaryDirectory() as folder:
         rooms: dict[tuple[str, int], Classroom] = {}
         for count in settings.counts:
-            names = tuple(islice(cycle(settings.mentors), count))
-            chosen = replace(settings, mentors=names)
-            rooms["live", count] = build_bench(chosen, device, alone=not names)
-            if names:
-                room = build_bench(chosen, device)
+            rooms["live", count] = build_bench(settings, device, mentors[:count])
+            if count:
+                room = build_bench(settings, device, mentors[:count])
                 put_on_shelves(room, Path(folder) / str(count))
                 rooms["banked", count] = room
-        alone = build_bench(settings, device, alone=True)
+        alone = build_bench(settings, device, ())
         seconds: dict[tuple[str, int], list[float]] = {key: [] for key in rooms}
         base: list[float] = []
         for number in range(settings.rounds + 1):

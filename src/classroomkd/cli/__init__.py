@@ -10,7 +10,7 @@ import typer
 
 from classroomkd.cli.bank import bank
 from classroomkd.cli.bench import bench
-from classroomkd.cli.common import Overrides, RecipeArgument, Runs, say
+from classroomkd.cli.common import Overrides, RecipeArgument, Runs, load_classification, say
 from classroomkd.errors import ClassroomError, RecipeError
 
 app = typer.Typer(
@@ -43,9 +43,10 @@ def train(
 
     checked = load_recipe(recipe, overrides or [])  # mistakes are told before Lightning is loaded
 
+    from classroomkd.engine.devices import speaks
     from classroomkd.engine.run import train as run_training
     from classroomkd.report import write_report
-    from classroomkd.tasks import headline_title
+    from classroomkd.tasks import result_title
 
     folder = out or Path("runs") / checked.name
     try:
@@ -54,9 +55,11 @@ def train(
         begun = (folder / "checkpoints" / "last.ckpt").exists()
         how = "the same command and --resume" if begun else "the same command"
         raise ClassroomError(f"interrupted: continue with {how}") from None
+    if not speaks():
+        return
     page = write_report([folder], folder / "report.html")
     headline = summary["headline"]
-    named = headline_title(headline)
+    named = result_title(headline)
     for which, words in (("last", "last epoch"), ("best", "best on the development split, epoch")):
         scores = summary[which]
         if which == "last" or scores[f"dev_{headline}"] is not None:
@@ -79,7 +82,7 @@ def evaluate(
     last: Annotated[bool, typer.Option("--last", help="The last epoch's student.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Judge a run's student: accuracy, likelihood, calibration.
+    """Judge a run's student: accuracy, likelihood, calibration; of poses, AP or PCK.
 
     The student is the one of the epoch that was best on the development split, unless --last.
     """
@@ -93,33 +96,33 @@ def evaluate(
         return
     say(f"{info.model} of epoch {info.epoch + 1}, {info.dataset} {split.value}")
     for name, value in scores.items():
-        say(f"  {name:5s} {value:8.3f}{' nats' if name == 'nll' else ' %'}")
+        say(f"  {name:8s} {value:8.3f}{' nats' if name == 'nll' else ' %'}")
 
 
 @app.command()
 def doctor(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Look at a classroom before hours are spent on it.
 
-    Checks the recipe, then the mentors on real images: accuracy, class order, frozen or not,
-    duplicates, and whether the terms of the loss are of comparable size. Exit code 1 if something
-    is wrong.
+    Checks the recipe, then the mentors on real images: accuracy, against what their sources claim,
+    class order, pixels, frozen or not, duplicates; how much each term of the loss moves the
+    student; and what the run will take. Ends with a verdict; exit code 1 if something is wrong.
     """
     from classroomkd.config import load_recipe
 
     checked = load_recipe(recipe, overrides or [])
 
-    from classroomkd.doctor import examine
+    from classroomkd.doctor import conclude, examine
 
     say(f"{recipe}: the recipe is valid")
     findings = examine(checked)
     marks = {"ok": "  ok     ", "warning": "  WARNING", "wrong": "  WRONG  "}
     for finding in findings:
-        say(f"{marks[finding.verdict]} {finding.subject}: {finding.text}")
-    wrong = sum(finding.verdict == "wrong" for finding in findings)
-    warnings = sum(finding.verdict == "warning" for finding in findings)
-    if wrong:
-        raise ClassroomError(f"{wrong} thing(s) wrong: training would not do what the recipe says")
-    say(f"verdict: ready to train{f', with {warnings} warning(s)' if warnings else ''}")
+        cure = f" -> {finding.cure}" if finding.cure else ""
+        say(f"{marks[finding.verdict]} {finding.subject}: {finding.text}{cure}")
+    conclusion = conclude(findings)
+    if not conclusion.ready:
+        raise ClassroomError(conclusion.text)
+    say(f"verdict: {conclusion.text}")
 
 
 @app.command()
@@ -129,9 +132,9 @@ def plan(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     Some steps are measured, nothing is trained. The fastest way to run each mentor is found along
     the way, and kept for the training.
     """
-    from classroomkd.config import load_recipe
-
-    checked = load_recipe(recipe, overrides or [])
+    checked = load_classification(
+        recipe, overrides, "its networks are not measured beforehand; train.epochs=1 tells"
+    )
 
     from classroomkd.engine.plan import plan_run
 
@@ -157,12 +160,13 @@ class Kind(StrEnum):
     models = "models"
     datasets = "datasets"
     recipes = "recipes"
+    lineups = "lineups"
     suites = "suites"
 
 
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List methods with their options, models, data sets, recipes, suites."""
+    """List methods with their options, models, data sets, recipes, line-ups, suites."""
     from classroomkd import catalogue
 
     for line in getattr(catalogue, kind.value)():

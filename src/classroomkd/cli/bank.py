@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from classroomkd.cli.common import Overrides, RecipeArgument, say
+from classroomkd.cli.common import Overrides, RecipeArgument, load_classification, say
 from classroomkd.errors import ClassroomError
 
 bank = typer.Typer(no_args_is_help=True)
+_LOGITS = "a bank holds logits of classes; mentors of poses are run live"
 
 
 @bank.callback()
@@ -28,9 +29,7 @@ def build(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
     Says the size first. May be interrupted, and run by several processes at once.
     """
-    from classroomkd.config import load_recipe
-
-    checked = load_recipe(recipe, overrides or [])
+    checked = load_classification(recipe, overrides, _LOGITS)
 
     from classroomkd.engine.bank import build_bank
 
@@ -46,9 +45,7 @@ def verify(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
     Damaged parts are removed, and computed again when they are needed.
     """
-    from classroomkd.config import load_recipe
-
-    checked = load_recipe(recipe, overrides or [])
+    checked = load_classification(recipe, overrides, _LOGITS)
 
     from classroomkd.engine.bank import verify_bank
     from classroomkd.mentors.bank import Bank

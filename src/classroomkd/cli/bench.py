@@ -107,14 +107,34 @@ def suite_(
 @bench.command()
 def speed(
     out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+    student: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The student; MobileNetV2 if left out.")
+    ] = None,
+    mentor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="A mentor; may be repeated. Six if left out."),
+    ] = None,
+    tuned_for: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="STEPS",
+            help="Length of the run that mentors are tuned for, 14,000 if left out: compiling must"
+            " pay off within it. With 0 they run as they are.",
+        ),
+    ] = None,
 ) -> None:
     """Measure images a second of the whole training step, against a textbook loop.
 
-    A student with six mentors; all variants in one run, interleaved, medians, ratios first.
+    A student with several mentors, of the zoo; all variants in one run,
+    interleaved, medians, ratios first.
     """
+    from classroomkd.bench.contenders import Settings
     from classroomkd.bench.speed import run_benchmark
 
-    run_benchmark(out, say=say)
+    given = {"student": student, "mentors": tuple(mentor or ()) or None, "tuned_for": tuned_for}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    run_benchmark(out, say=say, settings=Settings(**chosen))
 
 
 @bench.command("methods")

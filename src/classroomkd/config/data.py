@@ -1,8 +1,10 @@
 """The part of a recipe that says which images, and in which views."""
 
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -10,8 +12,24 @@ from pydantic import (
     model_validator,
 )
 
-from classroomkd.config.fields import Count, ExistingPath, Positive, Section, Seed
-from classroomkd.errors import unknown_name
+from classroomkd.config.fields import Count, Positive, Section, Seed, UserPath
+from classroomkd.errors import nearest_path, unknown_name
+
+if TYPE_CHECKING:
+    from classroomkd.data import Mixing
+
+
+def _existing_or_pattern(path: Path) -> Path:
+    from classroomkd.data.splits import is_pattern
+
+    if not path.exists() and not is_pattern(path):
+        raise ValueError(f"no such file or folder: {path}{nearest_path(path)}")
+    return path
+
+
+DataPath = Annotated[UserPath, AfterValidator(_existing_or_pattern)]
+Alpha = Annotated[float, Field(ge=0, le=1e6)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class View(BaseModel):
@@ -36,25 +54,49 @@ class View(BaseModel):
         return self
 
 
+class Mix(Section):
+    """How samples are mixed in training; see `classroomkd.data.Mixing`."""
+
+    mixup: Alpha = Field(default=0.0, description="alpha of mixup, such as 0.8; 0 for none")
+    cutmix: Alpha = Field(default=0.0, description="alpha of cutmix, such as 1.0; 0 for none")
+    switch: Share = Field(default=0.5, description="probability of cutmix where both are on")
+    p: Share = Field(default=1.0, description="probability that a sample is mixed")
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> Self:
+        if not self.model_fields_set & {"mixup", "cutmix"}:
+            raise ValueError("give mixup, cutmix or both: their alpha, such as mixup: 0.8")
+        return self
+
+
+PHOTOGRAPHS = ("folder", "imagenet", "shards", "table")
 _CROP_AND_FLIP = ({"name": "crop", "padding": 4}, {"name": "flip"})
 _VIEWS = {
     "digits": ({"name": "crop", "padding": 1},),
     "cifar10": _CROP_AND_FLIP,
     "cifar100": _CROP_AND_FLIP,
-    "folder": ({"name": "resized_crop"}, {"name": "flip"}),
+    **dict.fromkeys(PHOTOGRAPHS, ({"name": "resized_crop"}, {"name": "flip"})),
 }
 _STRONG = {"digits": {"name": "erase"}}  # after the usual views, in a second view
-_OF_FOLDERS = ("size", "centre", "test", "bad_images", "workers", "mean", "std")
+_SHOWN = ("size", "centre", "test", "bad_images", "workers", "mean", "std")
+_OPTIONS = {
+    "folder": _SHOWN,
+    "imagenet": _SHOWN,
+    "shards": (*_SHOWN, "image", "label", "classes"),
+    "table": (*_SHOWN, "image", "label", "classes", "subset"),
+}
+_EVERY_OPTION = tuple(dict.fromkeys(option for known in _OPTIONS.values() for option in known))
 
 
 class Data(Section):
     """The data set, its development split and its views."""
 
     name: str = Field(default="cifar100", description="data set: see `classroomkd list datasets`")
-    path: ExistingPath | None = Field(
+    path: DataPath | None = Field(
         default=None,
         description="folder in torchvision's layout or Parquet; of photographs, with"
-        " train/<class>/ and val/<class>/, or <class>/",
+        " train/<class>/ and val/<class>/, or <class>/; for a table, Parquet files, and for shards,"
+        " tar files: a folder, or a pattern such as shards/{000..127}.tar",
     )
     hub: str | None = Field(default=None, description="name of a data set on the Hugging Face hub")
     dev: float | int = Field(default=0.1, description="development split: a share, a count, or 0")
@@ -80,37 +122,92 @@ class Data(Section):
         description="how many views of a sample there are, which repeat over the epochs: as many"
         " as epochs if left out",
     )
+    mix: Mix | None = Field(
+        default=None, description="mixup and cutmix of training images and their targets"
+    )
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="label smoothing: the part of a target that all classes share"
+    )
+    copies: Count = Field(
+        default=1,
+        description="how often an epoch shows a sample, each time in another view (repeated"
+        " augmentation); an epoch keeps its length, and shows as many fewer samples",
+    )
+    image: str | None = Field(
+        default=None,
+        description="table: the column of the images; shards: their extension; found if left out",
+    )
+    label: str | None = Field(
+        default=None,
+        description="table: the column of the labels, found if left out; shards: their extension"
+        " or json.<field>; usually cls",
+    )
+    classes: tuple[str, ...] | str | None = Field(
+        default=None,
+        description="table, shards: names of the classes in the order of the labels: a list, a"
+        " text file with one a line, or imagenet; the data's own if left out",
+    )
+    subset: str | None = Field(
+        default=None, description="table: configuration of the hub's set, or folder of path"
+    )
+    streaming: bool = Field(
+        default=False,
+        description="table: fetch row groups of its Parquet files as they are needed, and store"
+        " only a few; an epoch's order is then random within windows of row groups",
+    )
     size: Annotated[int, Field(ge=8)] | None = Field(
-        default=None, description="folder: pixels along each side of what is shown; usually 224"
+        default=None,
+        description="photographs: pixels along each side of what is shown; usually 224",
     )
     centre: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None,
-        description="folder: share of the shorter side that an evaluation shows; usually 0.875",
+        description="photographs: share of the shorter side that an evaluation shows;"
+        " usually 0.875",
     )
     test: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="folder: share or count for the test, where no folder is; usually 0.2",
+        description="photographs: share or count for the test, where none are set apart for it;"
+        " usually 0.2",
     )
     bad_images: Literal["error", "skip"] | None = Field(
-        default=None, description="folder: what to do about damaged images; usually error"
+        default=None, description="photographs: what to do about damaged images; usually error"
     )
     workers: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="folder: processes that decode; up to 8 if left out"
+        default=None, description="photographs: processes that decode; up to 8 if left out"
     )
     mean: tuple[float, float, float] | None = Field(
-        default=None, description="folder: of the pixels, from 0 to 1; ImageNet's if left out"
+        default=None, description="photographs: of the pixels, from 0 to 1; ImageNet's if left out"
     )
     std: tuple[Positive, Positive, Positive] | None = Field(
-        default=None, description="folder: likewise"
+        default=None, description="photographs: likewise"
     )
+
+    @property
+    def mixing(self) -> "Mixing | None":
+        """What samples are mixed with; None if they are not."""
+        from classroomkd.data import Mixing
+
+        mixing = Mixing(**self.mix.model_dump()) if self.mix else None
+        return mixing if mixing and mixing.on else None
 
     @property
     def reading(self) -> dict[str, Any]:
         """What the data set's reader is told beside path and hub."""
-        if self.name != "folder":
+        if self.name not in _OPTIONS:
             return {}
-        given = {key: value for key in _OF_FOLDERS if (value := getattr(self, key)) is not None}
-        return {**given, "seed": self.dev_seed}
+        own = _OPTIONS[self.name]
+        given = {key: value for key in own if (value := getattr(self, key)) is not None}
+        streamed = {"streaming": True} if self.streaming else {}
+        return {**given, **streamed, "seed": self.dev_seed}
+
+    @field_validator("classes")
+    @classmethod
+    def _names_or_file(cls, classes: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+        if isinstance(classes, str) and classes != "imagenet":
+            file = Path(classes).expanduser()
+            if not file.is_file():
+                raise ValueError(f"no such file: {file}{nearest_path(file)}; or give imagenet")
+        return classes
 
     @field_validator("name")
     @classmethod
@@ -153,9 +250,23 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _options_of_the_set(self) -> Self:
-        given = [key for key in _OF_FOLDERS if getattr(self, key) is not None]
-        if self.name == "folder" and self.path is None:
-            raise ValueError("folder needs path: where the folders of images are")
-        if self.name != "folder" and given:
-            raise ValueError(f"{', '.join(given)}: only for name: folder, not {self.name}")
+        own = _OPTIONS.get(self.name, ())
+        wrong = [key for key in _EVERY_OPTION if getattr(self, key) is not None and key not in own]
+        if wrong:
+            known = ", ".join(name for name, options in _OPTIONS.items() if wrong[0] in options)
+            raise ValueError(f"{', '.join(wrong)}: only for name: {known}, not {self.name}")
+        if self.streaming and self.name != "table":
+            raise ValueError(f"streaming: only for name: table, not {self.name}")
+        if self.streaming and self.mixing:
+            raise ValueError(
+                "streaming: not with mix, whose partners are any samples of the set, so that each"
+                " would fetch a row group of its own; leave out one of the two"
+            )
+        if self.name in PHOTOGRAPHS and not (self.path or self.hub):
+            also = " or hub" if self.name == "table" else ""
+            raise ValueError(f"{self.name} needs path{also}: where the photographs are")
+        if self.name in PHOTOGRAPHS and self.name != "table" and self.hub:
+            raise ValueError(f"hub: not for {self.name}: what is on the hub is a table")
+        if self.path and self.name not in ("shards", "table") and not self.path.exists():
+            raise ValueError(f"path: {self.name} takes a folder, not a pattern: {self.path}")
         return self

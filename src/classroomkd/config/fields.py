@@ -10,6 +10,7 @@ from pydantic import (
     Field,
 )
 
+from classroomkd.config.lineups import how_to_make
 from classroomkd.errors import nearest_path
 
 Role = Literal["teacher", "peer"]
@@ -34,6 +35,8 @@ def _file(path: Path) -> Path:
 
 
 def _run_with_student(path: Path) -> Path:
+    if not path.exists() and (command := how_to_make(path)):
+        raise ValueError(f"no such file or folder: {path}: `{command}` makes it")
     _existing(path)
     if not (path / "student.safetensors").exists():
         raise ValueError(
@@ -51,6 +54,7 @@ def _shelf(path: Path) -> Path:
 
 ModelName = Annotated[str, AfterValidator(_known_model)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+RunWithStudent = Annotated[UserPath, AfterValidator(_run_with_student)]
 ExistingPath = Annotated[UserPath, AfterValidator(_existing)]
 ExistingFile = Annotated[UserPath, AfterValidator(_file)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -3,14 +3,24 @@
 from itertools import pairwise
 from typing import Any
 
+from classroomkd.config.data import Mix
+from classroomkd.config.pose import (
+    PoseData,
+    PoseLessons,
+    PoseMentorRecipe,
+    PoseRecipe,
+    PoseStudent,
+)
 from classroomkd.config.schema import (
     SGD,
     AdamW,
+    Bank,
     Cosine,
     Data,
     MentorRecipe,
     OneCycle,
     Recipe,
+    RunRecipe,
     Section,
     Step,
     Student,
@@ -19,14 +29,14 @@ from classroomkd.config.schema import (
 from classroomkd.errors import nearest, unknown_name
 
 
-def describe(item: Any) -> str:
-    """One mistake: ``mentors[2].checkpoint: no such file ...``."""
+def describe(item: Any, recipe: type[RunRecipe] = Recipe) -> str:
+    """One mistake in a recipe: ``mentors[2].checkpoint: no such file ...``."""
     loc = item["loc"]
     names = [part for at, part in pairwise(("", *loc)) if part not in _BRANCHES.get(at, ())]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names)
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        known = _fields_at(item["loc"][:-1])
+        known = _fields_at(item["loc"][:-1], recipe)
         message = f"unknown key{nearest(str(item['loc'][-1]), known)} (known: {', '.join(known)})"
     elif item["type"] == "missing":
         message = "is missing"
@@ -50,17 +60,24 @@ _SHAPES = {
 _UNIONS: dict[str, type[Section]] = {
     "sgd": SGD, "adamw": AdamW, "step": Step, "cosine": Cosine, "onecycle": OneCycle,
 }  # fmt: skip
-_SECTIONS: dict[str, type[Section]] = {
-    "data": Data, "student": Student, "mentors": MentorRecipe, "train": Train,
+_SECTIONS: dict[type[RunRecipe], dict[str, type[Section]]] = {
+    Recipe: {
+        "data": Data, "mix": Mix, "student": Student, "mentors": MentorRecipe, "train": Train,
+        "bank": Bank,
+    },
+    PoseRecipe: {
+        "data": PoseData, "student": PoseStudent, "mentors": PoseMentorRecipe,
+        "lessons": PoseLessons, "train": Train,
+    },
 }  # fmt: skip
 _BRANCHES: dict[Any, tuple[str, ...]] = {
     "optimizer": ("sgd", "adamw"), "schedule": ("step", "cosine", "onecycle"),
 }  # fmt: skip
 
 
-def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
+def _fields_at(loc: tuple[str | int, ...], recipe: type[RunRecipe]) -> list[str]:
     """The fields of the section at a location of a pydantic error."""
-    section: type[Section] = Recipe
+    section: type[Section] = recipe
     for part in loc:
-        section = (_UNIONS | _SECTIONS).get(str(part), section)
+        section = (_UNIONS | _SECTIONS[recipe]).get(str(part), section)
     return list(section.model_fields)

@@ -13,9 +13,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from classroomkd.config.lineups import DATA, lineup_recipe, list_lineups
 from classroomkd.config.mistakes import describe
+from classroomkd.config.pose import PoseRecipe
 from classroomkd.config.schema import SGD, Data, MethodRecipe, OneCycle, Recipe, View
-from classroomkd.errors import RecipeError, nearest_path, unknown_name
+from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name
+
+AnyRecipe = Recipe | PoseRecipe
 
 
 def list_recipes() -> dict[str, Path]:
@@ -33,31 +37,27 @@ def find_recipe(source: str | Path) -> Path:
         return list_recipes()[str(source)]
     if path.suffix in (".yaml", ".yml"):
         raise RecipeError(str(source), [f"no such file{nearest_path(path)}"])
+    if path.as_posix().startswith(f"{DATA}/"):
+        hint = f"{nearest(path.as_posix(), list_lineups())} (see `classroomkd list lineups`)"
+        raise RecipeError(str(source), [f"unknown line-up '{source}'{hint}"])
     raise RecipeError(str(source), [unknown_name("recipe", str(source), list_recipes())])
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     """Read, complete and check a recipe.
 
     Args:
-        source: a YAML file, or the name of a recipe of the package.
+        source: a YAML file, the name of a recipe of the package, or of one of its line-ups.
         overrides: ``dotted.path=value`` each, the value in YAML.
 
     Raises:
         RecipeError: with every mistake, its path, and the nearest valid name.
     """
-    path = find_recipe(source)
-    raw = _read_yaml(path)
-    if "base" in raw:
-        base = path.parent / str(raw.pop("base"))
-        if not base.is_file():
-            raise RecipeError(str(path), [f"base: no such file: {base}{nearest_path(base)}"])
-        below = _read_yaml(base)
-        if "base" in below:
-            raise RecipeError(str(path), [f"base: {base} has a base itself; one level is allowed"])
-        below.pop("name", None)  # a recipe without a name is called by its own file
-        raw = _merge(below, raw)
-    raw.setdefault("name", path.stem)
+    path = Path(source)
+    raw = None if path.is_file() else lineup_recipe(path.as_posix())
+    if raw is None:
+        path = find_recipe(source)
+        raw = _read_file(path)
     # Names first: a new method's options may stand before or after its name.
     mistakes = []
     for override in sorted(overrides, key=lambda text: ".name=" not in text):
@@ -74,13 +74,30 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def parse_recipe(raw: dict[str, Any], source: str = "recipe") -> Recipe:
-    """Check a recipe given as a dictionary; errors as in `load_recipe`."""
+def _read_file(path: Path) -> dict[str, Any]:
+    """What a file says, over its base, with a name."""
+    raw = _read_yaml(path)
+    if "base" in raw:
+        base = path.parent / str(raw.pop("base"))
+        if not base.is_file():
+            raise RecipeError(str(path), [f"base: no such file: {base}{nearest_path(base)}"])
+        below = _read_yaml(base)
+        if "base" in below:
+            raise RecipeError(str(path), [f"base: {base} has a base itself; one level is allowed"])
+        below.pop("name", None)  # a recipe without a name is called by its own file
+        raw = _merge(below, raw)
+    raw.setdefault("name", path.stem)
+    return raw
+
+
+def parse_recipe(raw: dict[str, Any], source: str = "recipe") -> AnyRecipe:
+    """Check a recipe given as a dictionary, by its task; errors as in `load_recipe`."""
     mistakes, recipe = [], None
+    kind = PoseRecipe if raw.get("task") == "pose" else Recipe
     try:
-        recipe = Recipe.model_validate(raw)
+        recipe = kind.model_validate(raw)
     except ValidationError as error:
-        mistakes = [describe(item) for item in error.errors()]
+        mistakes = [describe(item, kind) for item in error.errors()]
     mistakes += _method_mistakes(raw)
     if mistakes or recipe is None:
         raise RecipeError(source, mistakes)

@@ -20,10 +20,10 @@ from classroomkd.config.fields import (
     Place,
     Positive,
     Role,
+    RunWithStudent,
     Section,
     Seed,
     UserPath,
-    _run_with_student,
     _shelf,
 )
 from classroomkd.config.training import SGD, AdamW, Cosine, OneCycle, Skip, Step, Train
@@ -62,7 +62,7 @@ class MentorRecipe(Section):
     One that trains along may do without weights.
     """
 
-    run: Annotated[UserPath, AfterValidator(_run_with_student)] | None = None
+    run: RunWithStudent | None = None
     outputs: Annotated[UserPath, AfterValidator(_shelf)] | None = Field(
         default=None, description="its folder in a bank, for a mentor that cannot run here"
     )
@@ -146,13 +146,22 @@ class Bank(Section):
     limit_gb: Positive = Field(default=20.0, description="size that the folder may have")
 
 
-class Recipe(Section):
-    """Everything that decides a run."""
+class RunRecipe(Section):
+    """What every run has, whatever its task."""
 
     name: str = Field(
         pattern=r"^[^/\\]*[^/\\.][^/\\]*$", description="the run's folder is runs/<name>"
     )
     seed: Seed = 0
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+class Recipe(RunRecipe):
+    """Everything that decides a run in classification."""
+
     task: Literal["classification"] = "classification"
     data: Data = Data()
     student: Student
@@ -176,9 +185,53 @@ class Recipe(Section):
             )
         return self
 
-    def to_yaml(self) -> str:
-        """The resolved recipe as YAML, defaults included."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+    @model_validator(mode="after")
+    def _targets(self) -> Self:
+        from classroomkd.methods import create_method, option_mistakes
+
+        name, options = self.method.name, self.method.options
+        soft = [key for key in ("mixing", "smoothing") if getattr(self.data, key)]
+        if not soft or option_mistakes(name, options):
+            return self
+        if not create_method(name, **options).soft_targets:
+            keys = " and ".join(f"data.{key}" for key in soft).replace("mixing", "mix")
+            raise ValueError(
+                f"the method '{name}' needs each sample's one true class, which {keys} take away:"
+                " leave them out, or use another method"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _placement(self) -> Self:
+        from classroomkd.methods import create_method, option_mistakes
+
+        name, options = self.method.name, self.method.options
+        if self.train.mentor_placement != "shard" or option_mistakes(name, options):
+            return self
+        method = create_method(name, **options)
+        others = {
+            f"the method '{name}', which reads features": method.needs_features,
+            "a bank": self.bank is not None or any(mentor.outputs for mentor in self.mentors),
+            "mentors that train along": any(mentor.train for mentor in self.mentors),
+            "train.skip": self.train.skip is not None,
+        }
+        if found := [what for what, there in others.items() if there]:
+            raise ValueError(
+                "train.mentor_placement: shard has each mentor in one process, which tells the"
+                " others its logits at every step; it does not go with"
+                f" {' and '.join(found)}: leave it out, or use offload"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _copies_and_bank(self) -> Self:
+        stored = self.bank is not None or any(mentor.outputs for mentor in self.mentors)
+        if stored and self.data.copies > 1:
+            raise ValueError(
+                "data.copies: a bank holds one view of a sample for each epoch: leave out"
+                " data.copies, or the bank"
+            )
+        return self
 
 
 __all__ = [
@@ -191,6 +244,7 @@ __all__ = [
     "OneCycle",
     "Recipe",
     "Role",
+    "RunRecipe",
     "SGD",
     "Section",
     "Skip",

@@ -31,21 +31,24 @@ from pydantic import (
     model_validator,
 )
 
+from classroomkd.config.lineups import list_lineups
 from classroomkd.config.mistakes import describe
-from classroomkd.config.reading import _read_yaml, list_recipes, load_recipe
-from classroomkd.config.schema import Recipe, Section
+from classroomkd.config.reading import AnyRecipe, _read_yaml, list_recipes, load_recipe
+from classroomkd.config.schema import Section
 from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name
 
 _REFERENCE = re.compile(r"\{(\w[\w.-]*)\}")
 
 
 def _recipe_file(text: Any, info: ValidationInfo) -> Path:
-    """A recipe beside the suite's file (the context's ``folder``), or one of the package."""
+    """A recipe beside the suite's file (the context's ``folder``), or a name of the package."""
     beside = (info.context or {}).get("folder", Path()) / str(text)
     if beside.is_file():
         return beside
     if str(text) in list_recipes():
         return list_recipes()[str(text)]
+    if str(text) in list_lineups():
+        return Path(str(text))
     if beside.suffix in (".yaml", ".yml"):
         raise ValueError(f"no such file: {beside}{nearest_path(beside)}")
     raise ValueError(unknown_name("recipe", str(text), list_recipes()))
@@ -99,7 +102,7 @@ class PlannedRun:
     overrides: tuple[str, ...]
     needs: tuple[Path, ...]
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> AnyRecipe:
         """The checked recipe; what the run needs must be trained by now."""
         return load_recipe(self.base, self.overrides)
 

@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from classroomkd.config.fields import Positive, Section
+from classroomkd.config.fields import Count, Positive, Section
 
 
 class SGD(Section):
@@ -86,6 +86,18 @@ class Train(Section):
     )
     skip: Skip | None = Field(default=None, description="mentors that hardly teach; {} for usual")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
+    devices: Count = Field(
+        default=1,
+        description="processes, with a device and an equal part of each batch to each of them",
+    )
+    sync_batchnorm: bool = Field(
+        default=True, description="batch statistics of the whole batch, not of a device's part"
+    )
+    mentor_placement: Literal["replicate", "shard", "offload"] = Field(
+        default="replicate",
+        description="frozen mentors on each device, each on one of them, or in the host's memory"
+        " but for their turn",
+    )
 
     @field_validator("optimizer", "schedule", mode="before")
     @classmethod
@@ -100,3 +112,18 @@ class Train(Section):
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
             raise ValueError(f"unknown device '{device}' (known: auto, cpu, cuda, cuda:N)")
         return device
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> Self:
+        if self.batch_size % self.devices:
+            share = max(self.batch_size // self.devices, 1)
+            raise ValueError(
+                f"batch_size {self.batch_size} is the whole batch, of which {self.devices} devices"
+                f" take equal parts: make it {share * self.devices}"
+            )
+        if self.devices > 1 and ":" in self.device:
+            raise ValueError(
+                f"device {self.device} is one, devices are {self.devices}: leave the"
+                " number out, as in device: cuda"
+            )
+        return self

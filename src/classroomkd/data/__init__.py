@@ -5,6 +5,7 @@ from classroomkd.data.draws import Draws, permutation
 from classroomkd.data.folder import read_folder
 from classroomkd.data.images import ImageSet, development_split
 from classroomkd.data.loader import Batch, ViewLoader
+from classroomkd.data.mixing import Mixing
 from classroomkd.data.photos import PhotoSet
 from classroomkd.data.sources import list_datasets, load_image_set, register_dataset
 from classroomkd.data.strong import erase, jitter, randaugment
@@ -22,6 +23,7 @@ __all__ = [
     "Batch",
     "Draws",
     "ImageSet",
+    "Mixing",
     "PhotoSet",
     "ResizedCrop",
     "ViewFunction",

@@ -6,6 +6,7 @@ and CMYK as Pillow converts them; of an animation the first picture.
 
 import os
 import warnings
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -16,22 +17,23 @@ _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
 
 Source = str | os.PathLike[str] | BinaryIO
-Box = tuple[float, float, float, float]  # left, top, width, height
+Box = Sequence[float]  # left, top, width, height
 
 
 class BadImage(Exception):
-    """A file that is no image, is damaged, or too small; says why, and ``path`` says which."""
+    """A file that is no image, is damaged, or too small; says why, and ``name`` says which."""
 
-    def __init__(self, reason: str, path: Source) -> None:
+    def __init__(self, reason: str, name: str) -> None:
         super().__init__(reason)
-        self.path = path
+        self.name = name
 
 
 class Photo:
     """An image file, opened: its header is read, its pixels are not.
 
     Args:
-        path: of the file.
+        source: the file's path, or the file, opened.
+        name: what to call it in messages; the path if left out.
 
     Attributes:
         size: width and height as it is to be seen.
@@ -40,12 +42,12 @@ class Photo:
         BadImage: if it is no image, or a side is below `MIN_SIDE`.
     """
 
-    def __init__(self, path: Source) -> None:
-        self.path = path
+    def __init__(self, source: Source, name: str | None = None) -> None:
+        self.name = str(source) if name is None else name
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of damaged EXIF, of very large images
-                self._image = Image.open(path)
+                self._image = Image.open(source)
                 turned = self._image.getexif().get(_ORIENTATION) in _TURNED
         except Exception as error:  # a damaged file can raise nearly anything
             raise self._bad(error) from error
@@ -53,7 +55,7 @@ class Photo:
         self.size = (height, width) if turned else (width, height)
         if min(self.size) < MIN_SIDE:
             self._image.close()
-            raise BadImage(f"{width} x {height} pixels, {MIN_SIDE} is the least", path)
+            raise BadImage(f"{width} x {height} pixels, {MIN_SIDE} is the least", self.name)
 
     def square(self, box: Box, size: int) -> np.ndarray:
         """Decode a box and resize it, with antialiasing, to ``[size, size, 3]`` uint8; once only.
@@ -100,8 +102,8 @@ class Photo:
     def _bad(self, error: Exception) -> BadImage:
         """The reason in words, without the path."""
         if isinstance(error, Image.UnidentifiedImageError):
-            return BadImage("no image that Pillow knows", self.path)
-        return BadImage(str(error) or type(error).__name__, self.path)
+            return BadImage("no image that Pillow knows", self.name)
+        return BadImage(str(error) or type(error).__name__, self.name)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,7 +1,7 @@
 """Images in a folder for each class: listed without opening one of them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from classroomkd.errors import ClassroomError
 EXTENSIONS = frozenset(
     (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
+_LEADS_OUT = "links out of the folder"
 
 
 @dataclass
@@ -38,19 +39,24 @@ class Listing:
     def __len__(self) -> int:
         return len(self.files)
 
-    def keep(self, rows: list[int]) -> None:
-        """Forget all files but those in the given places."""
-        for name in ("files", "targets", "sizes", "mtimes"):
-            whole = getattr(self, name)
-            setattr(self, name, [whole[row] for row in rows])
+    def add(self, path: str, target: int, size: int, mtime: int) -> None:
+        """Add a file of a class."""
+        self.files.append(os.fsencode(os.path.relpath(path, self.root)))
+        self.targets.append(target)
+        self.sizes.append(size)
+        self.mtimes.append(mtime)
 
     def check_classes(self) -> None:
         """A ClassroomError that names the classes without an image, if there are any."""
         present = set(self.targets)
         if empty := [name for place, name in enumerate(self.classes) if place not in present]:
+            left_out = (
+                f"{len(names)} {why}: {named(names)}" for why, names in self.skipped.items()
+            )
             raise ClassroomError(
                 f"{self.root}: no images of class {named(empty)}: remove the empty folder, or put "
-                f"images into it ({', '.join(sorted(EXTENSIONS))})"
+                f"images into it ({', '.join(sorted(EXTENSIONS))}). Left out were "
+                f"{'; '.join(left_out) or 'no files'}"
             )
 
 
@@ -59,10 +65,13 @@ def class_names(folder: Path) -> list[str]:
 
     A folder that is a link out of the tree counts as one here: `list_classes` judges it.
     """
-    if not folder.is_dir():
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def list_classes(folder: Path, root: Path) -> Listing:
@@ -77,30 +86,82 @@ def list_classes(folder: Path, root: Path) -> Listing:
         root: the tree that links may not leave.
 
     Raises:
-        ClassroomError: if there are no classes, or one has no images; names it.
+        ClassroomError: if there are no classes, one has no images, or a folder cannot be read;
+            names it.
     """
-    names = class_names(folder)
-    listing = Listing(root, tuple(names))
-    inside = os.path.realpath(root) + os.sep
-    classes = []
-    for name in names:
-        path = folder / name
-        if path.is_symlink() and not (os.path.realpath(path) + os.sep).startswith(inside):
-            listing.skipped.setdefault("links out of the folder", []).append(str(path))
-        else:
-            classes.append(name)
-    if not classes:
+    listing = Listing(root, ())
+    inside = _inside(root)
+    listing.classes = _classes(folder, inside, listing.skipped)
+    if not listing.classes:
         raise ClassroomError(f"{folder}: no folders of images in it, one for each class")
-    listing.classes = tuple(classes)
-    for target, name in enumerate(classes):
-        found = _walk(str(folder / name), inside, listing.skipped)
-        for path, size, mtime in sorted(found):
-            listing.files.append(os.fsencode(os.path.relpath(path, root)))
-            listing.targets.append(target)
-            listing.sizes.append(size)
-            listing.mtimes.append(mtime)
+    for target, name in enumerate(listing.classes):
+        try:
+            found = sorted(_walk(str(folder / name), inside, listing.skipped))
+        except OSError as error:
+            raise _unreadable(folder / name, error) from error
+        for path, size, mtime in found:
+            listing.add(path, target, size, mtime)
     listing.check_classes()
     return listing
+
+
+def list_flat(folder: Path, root: Path, labels: Mapping[str, str], source: Path) -> Listing:
+    """List the images below a folder without a folder for each class.
+
+    Args:
+        folder: of the images.
+        root: the tree that links may not leave.
+        labels: each image's class, by its name without the extension.
+        source: where the labels come from, for messages.
+
+    Raises:
+        ClassroomError: if there are no images, one has no label, or the folder cannot be read.
+    """
+    listing = Listing(root, ())
+    try:
+        found = sorted(_walk(str(folder), _inside(root), listing.skipped))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    stems = [os.path.splitext(os.path.basename(path))[0] for path, _, _ in found]
+    if unknown := [stem for stem in stems if stem not in labels]:
+        raise ClassroomError(
+            f"{folder}: {source.name} has no label for {len(unknown)} of {len(stems)} images: "
+            f"{named(unknown)}. Remove them, or fetch the file that belongs to them"
+        )
+    if not found:
+        raise ClassroomError(f"{folder}: has no images")
+    if missing := sorted(labels.keys() - set(stems)):
+        listing.skipped[f"labels of {source.name} without an image"] = missing
+    listing.classes = tuple(sorted({labels[stem] for stem in stems}))
+    places = {name: place for place, name in enumerate(listing.classes)}
+    for stem, (path, size, mtime) in zip(stems, found, strict=True):
+        listing.add(path, places[labels[stem]], size, mtime)
+    return listing
+
+
+def own_classes(folder: Path, root: Path) -> tuple[str, ...]:
+    """The classes that `list_classes` would find: no folder of theirs leads out of the tree."""
+    return _classes(folder, _inside(root), {})
+
+
+def _classes(folder: Path, inside: str, skipped: dict[str, list[str]]) -> tuple[str, ...]:
+    classes = []
+    for name in class_names(folder):
+        path = folder / name
+        if path.is_symlink() and not (os.path.realpath(path) + os.sep).startswith(inside):
+            skipped.setdefault(_LEADS_OUT, []).append(str(path))
+        else:
+            classes.append(name)
+    if unwritable := [name for name in classes if printable(name) != name]:
+        raise ClassroomError(
+            f"{folder}: names of classes must be UTF-8 text: rename {named(unwritable)}"
+        )
+    return tuple(classes)
+
+
+def _inside(root: Path) -> str:
+    """What the paths in a tree begin with."""
+    return os.path.realpath(root).rstrip(os.sep) + os.sep
 
 
 def _walk(
@@ -125,18 +186,34 @@ def _objection(entry: os.DirEntry, inside: str) -> str | None:
     """Why a file is left out, if it is."""
     if entry.is_symlink():
         if not os.path.realpath(entry.path).startswith(inside):
-            return "links out of the folder"
+            return _LEADS_OUT
         if not entry.is_file():
             return "links to folders or to nothing"
     known = os.path.splitext(entry.name)[1].lower() in EXTENSIONS
     return None if known and entry.is_file() else "files that are no images by their names"
 
 
-def named(names: list[str], most: int = 5) -> str:
+def _unreadable(folder: Path, error: OSError) -> ClassroomError:
+    return ClassroomError(
+        f"{printable(error.filename or folder)}: cannot be read ({error.strerror}). Mend its"
+        " permissions, or move it away"
+    )
+
+
+def named(names: Sequence[str], most: int = 5) -> str:
     """The first names, and how many more there are.
 
     >>> named(["a", "b", "c"], most=2)
     'a, b and 1 more'
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(printable, names[:most])) + more
+
+
+def printable(name: object) -> str:
+    r"""A name as it can be printed: bytes that are no UTF-8 become escapes.
+
+    >>> printable(os.fsdecode(b"caf\xe9.jpg"))
+    'caf\\udce9.jpg'
+    """
+    return str(name).encode("utf-8", "backslashreplace").decode()

@@ -87,6 +87,10 @@ class ImageSet:
             index=self.index.to(device),
         )
 
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """In which order an epoch shows the images, ``[N]`` int64 on the host: a pure function."""
+        return permutation(len(self), seed, epoch)
+
     @cached_property
     def fingerprint(self) -> str:
         """64 hexadecimal digits of the content: images, targets, classes and index.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Content = tuple[Tensor, Tensor, tuple[str, ...]]
-_IMAGE_COLUMNS = ("img", "image")
-_LABEL_COLUMNS = ("fine_label", "label")
+IMAGE_COLUMNS = ("img", "image")
+LABEL_COLUMNS = ("fine_label", "label")
 # Naming the formats halves the time that Pillow takes to recognise a file.
 _FORMATS = ("PNG", "WEBP", "JPEG")
 
@@ -86,7 +86,7 @@ def choose_columns(names: list[str], origin: str) -> tuple[str, str]:
         wanted = " or ".join(f"'{name}'" for name in candidates)
         raise ClassroomError(f"{origin}: no column {wanted} (found: {', '.join(names)})")
 
-    return choose(_IMAGE_COLUMNS), choose(_LABEL_COLUMNS)
+    return choose(IMAGE_COLUMNS), choose(LABEL_COLUMNS)
 
 
 def read_table(table: "pa.Table", classes: tuple[str, ...], origin: str) -> Content:

@@ -4,11 +4,9 @@
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,8 @@ from classroomkd.data.crops import ResizedCrop, central_boxes
 from classroomkd.data.decode import BadImage, Photo
 from classroomkd.data.draws import Draws
 from classroomkd.data.images import ImageSet
+from classroomkd.data.stores import Store
+from classroomkd.data.waits import Waits
 from classroomkd.errors import ClassroomError
 
 _CHUNK = 32  # images that a worker decodes at a time, so that all work at one batch
@@ -33,25 +33,26 @@ class PhotoSet(ImageSet):
     access, in this process. Ask for those of a small subset.
 
     Args:
-        root: folder that the files are in.
-        files: ``[N]`` bytes, paths in `root` as the file system spells them.
-        sizes: ``[N]`` int64, the files' sizes in bytes.
+        store: what holds the encoded images.
+        places: ``[N]`` int64, where each image is in the store.
         side: ``S``.
         centre: share of the shorter side that plain images show.
         workers: processes that decode; 0 for none but this one.
+        development: of a training set, images that came apart from it for development, in a
+            folder of their own for instance; None if a share of the training set is to be taken.
     """
 
     images: Tensor = field(init=False, repr=False)
-    root: Path = field(kw_only=True)
-    files: np.ndarray = field(kw_only=True, repr=False)
-    sizes: np.ndarray = field(kw_only=True, repr=False)
+    store: Store = field(kw_only=True, repr=False)
+    places: np.ndarray = field(kw_only=True, repr=False)
     side: int = field(kw_only=True, default=224)
     centre: float = field(kw_only=True, default=0.875)
     workers: int = field(kw_only=True, default=0)
+    development: "PhotoSet | None" = field(kw_only=True, default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not len(self.index):
-            object.__setattr__(self, "index", torch.arange(len(self.files)))
+            object.__setattr__(self, "index", torch.arange(len(self.places)))
 
     def __getattr__(self, name: str) -> Any:
         if name != "images":
@@ -60,34 +61,38 @@ class PhotoSet(ImageSet):
         return torch.from_numpy(_decode(self, range(len(self)), look)).permute(0, 3, 1, 2)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.places)
 
     def subset(self, rows: Tensor) -> "PhotoSet":
         """The images at ``rows`` (``[n]`` int64: places in this set), in that order."""
         rows = rows.to(self.index.device)
-        places = rows.cpu().numpy()
         return replace(
             self,
             target=self.target[rows],
             index=self.index[rows],
-            files=self.files[places],
-            sizes=self.sizes[places],
+            places=self.places[rows.cpu().numpy()],
+            development=None,
         )
 
     def to(self, device: torch.device | str) -> "PhotoSet":
         """The same set, its targets and numbers on ``device``."""
         return replace(self, target=self.target.to(device), index=self.index.to(device))
 
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """In which order an epoch shows the photographs, as their store likes it."""
+        return self.store.order(self.places, seed, epoch)
+
     @cached_property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits of the files' names and sizes, and of how they are shown.
+        """64 hexadecimal digits of the images' names and sizes, and of how they are shown.
 
-        Files are not read: another of the same name and size is taken for the same.
+        They are not read: another of the same name and size is taken for the same.
         """
         shown = (self.side, self.centre, self.classes)
         digest = hashlib.sha256(repr(shown).encode())
-        digest.update(b"\0".join(self.files.tolist()))
-        for numbers in (self.sizes, self.target.cpu().numpy(), self.index.cpu().numpy()):
+        digest.update(self.store.identity(self.places))
+        sizes = self.store.sizes[self.places]
+        for numbers in (sizes, self.target.cpu().numpy(), self.index.cpu().numpy()):
             digest.update(np.ascontiguousarray(numbers).data)
         return digest.hexdigest()
 
@@ -99,7 +104,7 @@ class Look:
     Attributes:
         seed: of the views.
         epoch: from 0.
-        index: ``[B]`` int64, the samples' numbers.
+        index: ``[B]`` int64, the numbers that key the samples' views.
         crop: random parts of the images, or None for their centres.
     """
 
@@ -118,14 +123,18 @@ class PhotoReader:
 
     Batches are decoded ahead of their use; what a sample looks like depends on its `Look` alone,
     not on the workers or the batch.
+
+    Attributes:
+        waits: how long the latest epoch has waited for its batches.
     """
 
     def __init__(self, photos: PhotoSet, device: torch.device) -> None:
-        self._index, self._device = photos.index.cpu(), device
+        self._device = device
+        self.waits = Waits(device)
         self._jobs: list[tuple[list[int], Look]] = []
         several = {"persistent_workers": True, "prefetch_factor": 4} if photos.workers else {}
         self._loader = DataLoader(
-            _Decoding(replace(photos.to("cpu"), workers=0)),
+            _Decoding(replace(photos.to("cpu"), workers=0, development=None)),
             batch_size=None,
             sampler=_Queue(self._jobs),
             num_workers=photos.workers,
@@ -134,12 +143,16 @@ class PhotoReader:
         )
 
     def __call__(
-        self, batches: Sequence[Tensor], epoch: int, crops: Sequence[tuple[int, ResizedCrop | None]]
+        self,
+        batches: Sequence[tuple[Tensor, Tensor]],
+        epoch: int,
+        crops: Sequence[tuple[int, ResizedCrop | None]],
     ) -> Iterator[list[Tensor]]:
         """Pixels ``[B, 3, S, S]`` uint8 of each batch, one for each of the crops.
 
         Args:
-            batches: places in the set, ``[B]`` each, on the host.
+            batches: of each, places in the set and the numbers that key the views, ``[B]`` int64
+                both, on the host.
             epoch: from 0.
             crops: of each view its seed, and the random part or None for the centre.
 
@@ -148,17 +161,20 @@ class PhotoReader:
         """
         counts = []
         self._jobs.clear()
-        for rows in batches:
-            chunks = rows.split(_CHUNK)
+        for rows, keys in batches:
+            chunks = list(zip(rows.split(_CHUNK), keys.split(_CHUNK), strict=True))
             counts.append(len(chunks))
             self._jobs += [
-                (chunk.tolist(), Look(seed, epoch, self._index[chunk], crop))
+                (chunk.tolist(), Look(seed, epoch, key, crop))
                 for seed, crop in crops
-                for chunk in chunks
+                for chunk, key in chunks
             ]
+        self.waits = Waits(self._device)
         pieces = iter(self._loader)
         for count in counts:
-            yield [self._join(next(pieces) for _ in range(count)) for _ in crops]
+            with self.waits:
+                batch = [self._join(next(pieces) for _ in range(count)) for _ in crops]
+            yield batch
 
     def _join(self, pieces: Iterator[Tensor | str]) -> Tensor:
         arrived = []
@@ -199,17 +215,16 @@ class _Decoding(Dataset):
 
 
 def _decode(photos: PhotoSet, rows: Sequence[int], look: Look) -> np.ndarray:
-    """Pixels ``[B, S, S, 3]`` uint8 of the files in some places.
+    """Pixels ``[B, S, S, 3]`` uint8 of the images in some rows.
 
     Raises:
         ClassroomError: if one cannot be decoded.
     """
-    paths = [photos.root / os.fsdecode(photos.files[row]) for row in rows]
-    pixels = np.empty((len(paths), photos.side, photos.side, 3), np.uint8)
-    opened = []
+    pixels = np.empty((len(rows), photos.side, photos.side, 3), np.uint8)
+    opened: list[Photo] = []
     try:
-        for path in paths:
-            opened.append(Photo(path))
+        for place in photos.places[list(rows)].tolist():
+            opened.append(photos.store.photo(place))
         widths, heights = torch.tensor([photo.size for photo in opened]).unbind(1)
         if look.crop is None:
             boxes = central_boxes(widths, heights, photos.centre)
@@ -219,8 +234,8 @@ def _decode(photos: PhotoSet, rows: Sequence[int], look: Look) -> np.ndarray:
             pixels[row] = photo.square(boxes[row].tolist(), photos.side)
     except BadImage as error:
         raise ClassroomError(
-            f"{error.path}: cannot be used as an image ({error}). Replace or remove it, or leave "
-            "out every such file with data.bad_images: skip"
+            f"{error.name}: cannot be used as an image ({error}). Replace or remove it, or leave "
+            "out every such one with data.bad_images: skip"
         ) from error
     finally:
         for photo in opened:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from classroomkd.data.folder import read_folder
+from classroomkd.data.imagenet import read_imagenet
 from classroomkd.data.images import ImageSet, development_split
 from classroomkd.data.parquet import (
     Content,
@@ -22,6 +23,8 @@ from classroomkd.data.parquet import (
     read_table,
 )
 from classroomkd.data.pickles import CIFAR10, CIFAR100, PickleLayout, find_pickles, read_pickles
+from classroomkd.data.shards import read_shards
+from classroomkd.data.tables import read_table_set
 from classroomkd.errors import ClassroomError, unknown_name
 
 Reader = Callable[..., ImageSet]
@@ -65,11 +68,13 @@ def load_image_set(
     ``~/.cache/classroomkd/<name>``, and downloaded to the latter if it is in neither.
 
     Args:
-        name: ``digits``, ``cifar10``, ``cifar100``, ``folder`` or a registered name.
+        name: ``digits``, ``cifar10``, ``cifar100``; of photographs ``folder``, ``imagenet``,
+            ``shards``, ``table``; or a registered name.
         split: ``train`` or ``test``.
-        path: Folder in torchvision's layout, or of Parquet files as on the Hugging Face hub.
+        path: Folder in torchvision's layout, or of Parquet files as on the Hugging Face hub; for
+            photographs see `read_folder`, `read_imagenet`, `read_shards` and `read_table_set`.
         hub: Name of a data set on the hub, such as ``uoft-cs/cifar100``.
-        options: Those of the set's reader: of a folder, see `read_folder`.
+        options: Those of the set's reader.
 
     Raises:
         ValueError: If ``name`` or ``split`` is unknown.
@@ -112,11 +117,32 @@ def _digits(split: str, path: Path | None, hub: str | None) -> ImageSet:
 @register_dataset("folder")
 def _folder(split: str, path: Path | None, hub: str | None, **options: Any) -> ImageSet:
     """Photographs in a folder for each class, decoded as they are needed."""
-    if path is None:
-        raise ClassroomError("folder: give path, a folder that has train/<class>/ or <class>/")
+    return read_folder(split, _only_path("folder", path, hub), **options)
+
+
+@register_dataset("imagenet")
+def _imagenet(split: str, path: Path | None, hub: str | None, **options: Any) -> ImageSet:
+    """ImageNet-1k, or a subset of it, in the folders that it comes in."""
+    return read_imagenet(split, _only_path("imagenet", path, hub), **options)
+
+
+@register_dataset("shards")
+def _shards(split: str, path: Path | None, hub: str | None, **options: Any) -> ImageSet:
+    """Photographs in WebDataset's tar files."""
+    if path is None or hub is not None:
+        raise ClassroomError("shards: give path, a folder of tar files or a pattern, and no hub")
+    return read_shards(split, path, **options)
+
+
+register_dataset("table")(read_table_set)
+
+
+def _only_path(name: str, path: Path | None, hub: str | None) -> Path:
+    if path is None or hub is not None:
+        raise ClassroomError(f"{name}: give path, the folder that has train/<class>/, and no hub")
     if not path.is_dir():
-        raise ClassroomError(f"folder: {path}: no such folder")
-    return read_folder(split, path, **options)
+        raise ClassroomError(f"{name}: {path}: no such folder")
+    return path
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def _said(
         with autocast(batch.images.device, recipe.train.precision):
             said = [mentor(batch.images) for mentor, _ in mine]
         for part, logits in zip(parts, said, strict=True):
-            part.append(encode(logits.float().cpu(), batch.target.cpu(), top))
+            part.append(encode(logits.float().cpu(), batch.label.cpu(), top))
     order = torch.cat(index).argsort()
     for (_, shelf), part in zip(mine, parts, strict=True):
         whole = {name: torch.cat([one[name] for one in part]) for name in part[0]}
@@ -176,6 +176,6 @@ def _moved(recipe: Recipe, mentor: Mentor, shelf: Shelf, view: int, loader: View
         return 1.0
     with autocast(batch.images.device, recipe.train.precision):
         live = mentor(batch.images).float().cpu()[known]
-    target = batch.target.cpu()[known]
+    target = batch.label.cpu()[known]
     stored = decode(rows(shard.stored, place[known]), target, live.shape[1])
     return 0.5 * (live.softmax(1) - stored.softmax(1)).abs().sum(1).mean().item()

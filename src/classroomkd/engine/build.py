@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from classroomkd.core import Lesson
 from classroomkd.data import (
     Batch,
     ImageSet,
+    PhotoSet,
     ViewFunction,
     ViewLoader,
     create_view,
@@ -23,11 +24,12 @@ from classroomkd.data import (
     load_image_set,
 )
 from classroomkd.engine.attendance import Attendance
+from classroomkd.engine.devices import ALONE, Team
 from classroomkd.engine.hearing import Hearing, outputs
 from classroomkd.engine.shelves import open_shelves
 from classroomkd.engine.step import hold_lesson
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors import Mentor, StoredMentor, mentor_names, open_mentor
+from classroomkd.mentors import AwayMentor, Mentor, mentor_names, open_mentor
 from classroomkd.methods import Method, Outputs, create_method, method_class
 from classroomkd.models import (
     Network,
@@ -37,7 +39,7 @@ from classroomkd.models import (
     load_weights,
     save_student,
 )
-from classroomkd.tasks import evaluate
+from classroomkd.tasks.classification import evaluate
 
 EVALUATION_BATCH = 512
 
@@ -55,6 +57,7 @@ class Classroom:
         dev: plain images of the development split, or None without one.
         device: where everything lies.
         hearing: what the mentors say about a batch, live or from the recipe's bank.
+        team: the processes that train the student together.
     """
 
     recipe: Recipe
@@ -65,14 +68,25 @@ class Classroom:
     dev: ViewLoader | None
     device: torch.device
     hearing: Hearing
+    team: Team = ALONE
 
-    headline: ClassVar[str] = "top1"
-    """The result that a student is chosen by; more is better, in percent."""
+    @property
+    def headline(self) -> str:
+        """The result that a student is chosen by; more is better, in percent."""
+        return "top1"
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The data's classes."""
         return self.train.image_set.classes
+
+    def data_facts(self) -> dict[str, Any]:
+        """How many samples there are, and what the training set's content is known by."""
+        return {
+            "training_samples": len(self.train.image_set),
+            "development_samples": len(self.dev.image_set) if self.dev else 0,
+            "fingerprint": self.train.image_set.fingerprint,
+        }
 
     def evaluate(self, student: nn.Module, loader: ViewLoader) -> dict[str, float]:
         """How well a student does on plain images; see `tasks.evaluate`."""
@@ -81,6 +95,9 @@ class Classroom:
     def test_views(self) -> ViewLoader:
         """The test set's plain images."""
         return test_loader(self.recipe.data, self.device)
+
+    def illustrate(self, student: Network, folder: Path) -> None:
+        """Nothing but numbers is kept for the report."""
 
     def save(self, student: Network, folder: Path, epoch: int, result: float | None) -> None:
         """Write a student's files; ``result`` is its headline on the development split."""
@@ -103,7 +120,13 @@ class Classroom:
         """The lesson of a batch; see `hold_lesson`."""
         precision = self.recipe.train.precision
         lesson = hold_lesson(
-            self.student, self.mentors, self.method, batch, precision, hear=self.hearing
+            self.student,
+            self.mentors,
+            self.method,
+            batch,
+            precision,
+            hear=self.hearing,
+            team=self.team,
         )
         self.hearing.note(lesson)
         return lesson
@@ -113,7 +136,9 @@ class Classroom:
         self.hearing.end()
 
 
-def build_classroom(recipe: Recipe, say: Callable[[str], object] = print) -> Classroom:
+def build_classroom(
+    recipe: Recipe, say: Callable[[str], object] = print, team: Team = ALONE
+) -> Classroom:
     """Build everything that a recipe names.
 
     The student's first weights depend on the seed alone, not on the mentors.
@@ -121,12 +146,13 @@ def build_classroom(recipe: Recipe, say: Callable[[str], object] = print) -> Cla
     Args:
         recipe: checked.
         say: told about damage in the recipe's bank.
+        team: the processes that train it together; each shows its part of every batch.
 
     Raises:
         ClassroomError: if data or weights cannot be had or do not fit each other, or if the bank
             holds other views or mentors.
     """
-    device = choose_device(recipe.train.device)
+    device = choose_device(recipe.train.device, team)
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     train_set, dev_set = training_sets(recipe.data)
     for note in train_set.notes:
@@ -144,7 +170,7 @@ def build_classroom(recipe: Recipe, say: Callable[[str], object] = print) -> Cla
     if recipe.student.checkpoint is not None:
         load_weights(student, recipe.student.checkpoint)
     student.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    mentors = open_mentors(recipe, train_set, device)
+    mentors = open_mentors(recipe, train_set, device, team)
     torch.manual_seed(recipe.seed)
     method = create_method(recipe.method.name, **recipe.method.options)
     _check_bank(recipe, method)
@@ -155,7 +181,7 @@ def build_classroom(recipe: Recipe, say: Callable[[str], object] = print) -> Cla
         student=student,
         mentors=mentors,
         method=method.to(device),
-        train=training_views(recipe, train_set, device, views=method.views),
+        train=training_views(recipe, train_set, device, views=method.views, team=team),
         dev=plain(dev_set, EVALUATION_BATCH) if dev_set is not None else None,
         device=device,
         hearing=Hearing(
@@ -166,7 +192,9 @@ def build_classroom(recipe: Recipe, say: Callable[[str], object] = print) -> Cla
             open_shelves(recipe, train_set, mentors, say),
             recipe.bank.top if recipe.bank else None,
             _attendance(recipe, method, mentors),
+            team,
         ),
+        team=team,
     )
 
 
@@ -183,14 +211,20 @@ def _attendance(recipe: Recipe, method: Method, mentors: list[Mentor]) -> Attend
     return Attendance(len(mentors), skip.below, skip.every, always)
 
 
-def open_mentors(recipe: Recipe, train_set: ImageSet, device: torch.device) -> list[Mentor]:
-    """The mentors that a recipe's method listens to, on the device."""
+def open_mentors(
+    recipe: Recipe, train_set: ImageSet, device: torch.device, team: Team = ALONE
+) -> list[Mentor]:
+    """The mentors that a recipe's method listens to, where the recipe places them."""
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     mentors = []
     for place, (entry, name) in enumerate(heard_mentors(recipe), start=1):
         torch.manual_seed(recipe.seed + 7919 * place)  # for those that start from nothing
-        entry = _normalised(entry, train_set)
-        mentors.append(open_mentor(entry, name, train_set.classes).to(device, memory_format))
+        if recipe.train.mentor_placement == "shard" and (place - 1) % team.size != team.rank:
+            mentors.append(AwayMentor(name, entry.role))
+            continue
+        mentor = open_mentor(_normalised(entry, train_set), name, train_set.classes)
+        offload = recipe.train.mentor_placement == "offload" and mentor.here and not mentor.learns
+        mentors.append((mentor.offload if offload else mentor.to)(device, memory_format))
     return mentors
 
 
@@ -201,6 +235,7 @@ def training_views(
     *,
     views: int = 1,
     batch_size: int | None = None,
+    team: Team = ALONE,
 ) -> ViewLoader:
     """The training set in the recipe's views: in batches of a step, each epoch in its own order.
 
@@ -210,7 +245,16 @@ def training_views(
         device: where batches are made.
         views: how many of a sample are in a batch, 1 or 2.
         batch_size: for all samples in their own order, as the bank wants them, in such batches.
+        team: of which this process sees its part of each batch.
+
+    Raises:
+        ClassroomError: if the set is smaller than a batch, and cannot be divided.
     """
+    if len(train_set) < recipe.train.batch_size and len(train_set) % team.size:
+        raise ClassroomError(
+            f"the {len(train_set)} training samples are one batch, which {team.size} processes"
+            " cannot share equally: train in one process, or with a smaller train.batch_size"
+        )
 
     def functions(views: tuple[View, ...]) -> list[ViewFunction]:
         return [create_view(view.name, **view.options) for view in views]
@@ -223,10 +267,14 @@ def training_views(
         repeat=recipe.data.repeat,
         augment=functions(recipe.data.augment),
         second=functions(recipe.data.second) if views == 2 else None,
+        mixing=recipe.data.mixing,
+        smoothing=recipe.data.smoothing,
+        copies=recipe.data.copies,
         shuffle=batch_size is None,
         drop_last=batch_size is None and len(train_set) >= recipe.train.batch_size,
         device=device,
         channels_last=recipe.train.channels_last,
+        part=(team.rank, team.size),
     )
 
 
@@ -264,23 +312,45 @@ def _show_shapes(
     learning = [student, *(mentor.network for mentor in mentors if mentor.learns)]
     for network in learning:
         network.eval()  # two images are not to be in anybody's running statistics
-    shown = outputs(student, images, method)
-    unseen = Outputs(torch.zeros_like(shown.logits))  # of mentors that cannot run here
-    said = [
-        unseen if isinstance(mentor, StoredMentor) else outputs(mentor, images, method)
-        for mentor in mentors
-    ]
-    method.enroll(image_set.index, image_set.target)
-    method.setup(shown, said)
+    try:
+        method.enroll(image_set.index, image_set.target)
+        shown = outputs(student, images, method)
+        unseen = Outputs(torch.zeros_like(shown.logits))  # of mentors that cannot run here
+        said = [outputs(mentor, images, method) if mentor.here else unseen for mentor in mentors]
+        method.setup(shown, said)
+    except ValueError as error:
+        raise _misfit(method, student, mentors, error) from error
     for network in learning:
         network.train()
 
 
+def _misfit(
+    method: Method, student: Network, mentors: list[Mentor], error: ValueError
+) -> ClassroomError:
+    """What to do where the networks do not show what a method reads."""
+    taught = ", ".join(f"{m.name} ({getattr(m.network, 'name', '?')})" for m in mentors)
+    cure = (
+        "Take networks that show it (all of `classroomkd list models` do), or a method that reads"
+        " less: every network has logits (classroom, kd, dist), nearly every one a pooled feature"
+        " (rkd, pkt, crd) and stages (at, fitnets)"
+    )
+    return ClassroomError(
+        f"method '{method.name}' does not go with the student {student.name} and the mentors"
+        f" {taught or 'none'}: {error}. {cure if method.needs_features else ''}".removesuffix(" ")
+    )
+
+
 def training_sets(data: Data) -> tuple[ImageSet, ImageSet | None]:
-    """The training set less its development split, and the latter (None if its size is 0)."""
+    """The training set less its development split, and the latter (None if its size is 0).
+
+    Photographs may come with a development split of their own.
+    """
     whole = load_image_set(data.name, "train", path=data.path, hub=data.hub, **data.reading)
     if not data.dev:
         return whole, None
+    own = whole.development if isinstance(whole, PhotoSet) else None
+    if own is not None:
+        return whole, own
     train_rows, dev_rows = development_split(whole.target, data.dev, data.dev_seed)
     return whole.subset(train_rows), whole.subset(dev_rows)
 
@@ -304,15 +374,19 @@ def heard_mentors(recipe: Recipe) -> list[tuple[MentorRecipe, str]]:
     return everybody
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, team: Team = ALONE) -> torch.device:
     """The device that a recipe names; ``auto`` is a GPU where there is one.
+
+    In a team, each process has the GPU of its place on its machine.
 
     Raises:
         ClassroomError: if the device is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if device.type == "cuda" and team.size > 1:
+        device = torch.device("cuda", team.local_rank)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ClassroomError(f"train.device={name}: torch finds no CUDA device; use cpu or auto")
     return device

@@ -4,6 +4,7 @@ Shapes: ``M`` mentors, ``B`` samples, ``C`` classes.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +12,47 @@ from torch import Tensor, nn
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
 from classroomkd.engine.attendance import Attendance, silence
-from classroomkd.mentors import Mentor
+from classroomkd.engine.devices import ALONE, Team
+from classroomkd.mentors import AwayMentor, Mentor
 from classroomkd.mentors.bank import Shard, Shelf, decode, encode, rows
 from classroomkd.methods import Method, Outputs
 
 
-def outputs(network: nn.Module | Mentor, images: Tensor, method: Method) -> Outputs:
-    """What a network or mentor says about images: all that a method needs."""
-    if not method.needs_features:
-        return Outputs(network(images))
-    options = {"preactivations": True} if method.needs_preactivations else {}
-    stages = dict(network.forward_stages(images, **options))  # type: ignore[operator]
-    return Outputs(stages.pop("logits"), stages, getattr(network, "classifier", None))
+def outputs(
+    network: nn.Module | Mentor, images: Tensor, method: Method, team: Team = ALONE
+) -> Outputs:
+    """What a network or mentor says about images: all that a method needs.
+
+    In a team, ``images`` are this process's part of a batch, and what is said is about all of it.
+    """
+    trains = not isinstance(network, Mentor) or network.learns
+    with team.normalising() if trains else nullcontext():
+        if not method.needs_features:
+            return Outputs(team.gather(network(images), method.views))
+        options = {"preactivations": True} if method.needs_preactivations else {}
+        stages = dict(network.forward_stages(images, **options))  # type: ignore[operator]
+    whole = {name: team.gather(stage, method.views) for name, stage in stages.items()}
+    return Outputs(whole.pop("logits"), whole, getattr(network, "classifier", None))
+
+
+def shared_outputs(
+    mentors: Sequence[Mentor], images: Tensor, views: int, classes: int, team: Team
+) -> list[Outputs]:
+    """What mentors say about a batch where each is in one process, by turns.
+
+    Args:
+        mentors: ``M`` of them, here or away.
+        images: this process's part of the batch.
+        views: how many of each sample are in it.
+        classes: ``C``.
+        team: ``W`` processes.
+    """
+    whole = team.gather(images, views)
+    own = whole.new_zeros(-(-len(mentors) // team.size), len(whole), classes)
+    for place, mentor in enumerate(mentor for mentor in mentors if mentor.here):
+        own[place] = mentor(whole)
+    said = team.gather(own).unflatten(0, (team.size, -1)).transpose(0, 1).flatten(0, 1)
+    return [Outputs(logits) for logits in said[: len(mentors)]]
 
 
 class Hearing:
@@ -39,6 +69,8 @@ class Hearing:
         shelves: of the bank, one to a mentor; None for a mentor that is always asked.
         top: how many classes are stored beside the true one; None for all.
         attendance: who is asked at which step; None for everybody at each.
+        team: with others, a batch's images are this process's part of it, its targets and numbers
+            are those of all samples, and so is what the mentors say.
     """
 
     def __init__(
@@ -50,10 +82,11 @@ class Hearing:
         shelves: Sequence[Shelf | None] = (),
         top: int | None = None,
         attendance: Attendance | None = None,
+        team: Team = ALONE,
     ) -> None:
         self.mentors, self.method, self.device = mentors, method, device
         self.classes, self.top = classes, top
-        self.attendance = attendance
+        self.attendance, self.team = attendance, team
         self.shelves = list(shelves) or [None] * len(mentors)
         self._shards: dict[int, Shard] = {}
         self._written: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
@@ -88,15 +121,20 @@ class Hearing:
         """Put what was written down in this epoch on the shelves."""
         for place, notes in self._written.items():
             shelf = self.shelves[place]
-            if shelf is not None and notes:
+            if shelf is not None and notes and self.team.first:
                 index, target, logits = (torch.cat(part).cpu() for part in zip(*notes, strict=True))
                 order = index.argsort()
                 encoded = encode(logits[order], target[order], self.top)
                 shelf.save(self._view, Shard(index[order], encoded))
+        if self._written:
+            self.team.wait()  # so that all find the same on the shelves
         self._written = {}
 
     def __call__(self, batch: Batch) -> list[Outputs]:
         """What each mentor says about a batch; to be called in the precision of the networks."""
+        if any(isinstance(mentor, AwayMentor) for mentor in self.mentors):
+            views = self.method.views
+            return shared_outputs(self.mentors, batch.images, views, self.classes, self.team)
         recalled = self._recall(batch)
         asked = self.attendance.call() if self.attendance else [True] * len(self.mentors)
         return [
@@ -114,9 +152,9 @@ class Hearing:
         return Outputs(silence(len(batch.target), self.classes, batch.images.device))
 
     def _ask(self, place: int, batch: Batch) -> Outputs:
-        said = outputs(self.mentors[place], batch.images, self.method)
+        said = outputs(self.mentors[place], batch.images, self.method, self.team)
         if place in self._written:
-            self._written[place].append((batch.index, batch.target, said.logits.float()))
+            self._written[place].append((batch.index, batch.label, said.logits.float()))
         return said
 
     def _recall(self, batch: Batch) -> dict[int, Outputs]:
@@ -126,5 +164,5 @@ class Hearing:
         with torch.autocast(batch.index.device.type, enabled=False):  # decoding is exact
             found = [rows(s.stored, s.positions(batch.index)) for s in self._shards.values()]
             stacked = {name: torch.stack([one[name] for one in found]) for name in found[0]}
-            logits = decode(stacked, batch.target, self.classes)
+            logits = decode(stacked, batch.label, self.classes)
         return dict(zip(self._shards, map(Outputs, logits), strict=True))

@@ -1,5 +1,6 @@
 """What a run will take, measured on some steps before anything is trained."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -60,6 +61,34 @@ def plan_run(recipe: Recipe, say: Callable[[str], object] = print) -> list[Part]
     return [*shared, *mentors]
 
 
+def forecast(classroom: Classroom) -> str:
+    """What a run will take as it is, in words: faster ways to run mentors are not looked for.
+
+    Measured on some steps, in which the student learns.
+    """
+    watch, train = _watch_steps(classroom), classroom.recipe.train
+    parts = {name: watch.milliseconds(name) for name in ("views", "mentors", "student", "loss")}
+    step = sum(parts.values())
+    shares = ", ".join(f"{name} {100 * part / step:.0f} %" for name, part in parts.items())
+    seconds = train.epochs * len(classroom.train) * step / 1000
+    return (
+        f"{train.epochs} epochs of {len(classroom.train)} steps take {_duration(seconds)} as it is"
+        f" ({step:.1f} ms a step: {shares}), at most; memory so far: {_memory(classroom.device)}"
+    )
+
+
+def _memory(device: torch.device) -> str:
+    """The peak of what was used until now: of the GPU, or of this process on a CPU."""
+    if device.type == "cuda":
+        return f"{size_text(torch.cuda.max_memory_allocated(device))} of the GPU's"
+    try:
+        import resource
+    except ImportError:  # no Unix
+        return "unknown"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size_text(peak * (1 if sys.platform == "darwin" else 1024))
+
+
 class _Watch:
     """Times of the laps of several rounds, by name."""
 
@@ -82,8 +111,8 @@ class _Watch:
         return perf_counter()
 
 
-def _shared(classroom: Classroom) -> list[Part]:
-    """What every step does, whoever teaches."""
+def _watch_steps(classroom: Classroom) -> _Watch:
+    """Hold some lessons: times of the views, the mentors, the student and the loss."""
     student, method, train = classroom.student, classroom.method, classroom.recipe.train
     optimizer = build_optimizer([*student.parameters(), *method.parameters()], train)
     classroom.begin_epoch(0)
@@ -103,6 +132,12 @@ def _shared(classroom: Classroom) -> list[Part]:
         shown = Outputs(learnt.logits.detach().requires_grad_(), features)
         method(shown, taught, batch.target, batch.index).loss.backward()
         watch.lap("loss")
+    return watch
+
+
+def _shared(classroom: Classroom) -> list[Part]:
+    """What every step does, whoever teaches."""
+    watch, student, method = _watch_steps(classroom), classroom.student, classroom.method
     memory = 3 * sum(p.nbytes for p in student.parameters())  # weights, gradients, momentum
     return [
         Part("views", watch.milliseconds("views")),

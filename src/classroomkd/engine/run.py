@@ -2,25 +2,29 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from classroomkd.config import Recipe
-from classroomkd.engine.build import Classroom, build_classroom, heard_mentors
+from classroomkd.config import AnyRecipe, Recipe
+from classroomkd.engine.build import build_classroom
+from classroomkd.engine.devices import Team, join, must_start, start
 from classroomkd.engine.ledger import Ledger
+from classroomkd.engine.protocol import AnyClassroom
 from classroomkd.engine.runs import RunFolder, environment
 from classroomkd.engine.trainer import fit
 from classroomkd.engine.tuning import tune_mentors
 from classroomkd.errors import ClassroomError
 from classroomkd.models import Network
-from classroomkd.tasks import headline_title
+from classroomkd.tasks import result_title
 
 Say = Callable[[str], None]
+LAG = 0.05  # share of an epoch above which waiting for images is worth a word
 
 
 def train(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     folder: Path | str,
     *,
     resume: bool = False,
@@ -29,6 +33,10 @@ def train(
     say: Say = print,
 ) -> dict[str, Any]:
     """Train a recipe's student and leave a run folder that explains itself.
+
+    Where the recipe asks for several devices, a process is started for each; under ``torchrun``,
+    its processes train together. The first of them writes and speaks, the others return when it
+    has finished.
 
     The checkpoint is chosen on the development split; the test set is looked at once, at the end,
     for the last epoch's student and for the chosen one.
@@ -45,59 +53,130 @@ def train(
         What ``summary.json`` holds.
 
     Raises:
-        ClassroomError: if the folder is taken, or data or weights do not fit.
+        ClassroomError: if the folder is taken, data or weights do not fit, or one of several
+            processes dies.
     """
     run = RunFolder(folder)
-    run.check(recipe, resume=resume, overwrite=overwrite)
-    with run.claim():
-        run.check(recipe, resume=resume, overwrite=overwrite)  # nobody has been here meanwhile
-        classroom = build_classroom(recipe, say)
-        run.prepare(recipe, fresh=not resume)
+    shown = sys.stdout.isatty() if progress is None else progress
+    if must_start(recipe.train):
+        run.check(recipe, resume=resume, overwrite=overwrite)
+        start(recipe.train.devices, _train, (recipe, run, resume, overwrite, shown), say)
+        return run.read_json("summary.json")
+    return _train(recipe, run, resume, overwrite, shown, say)
+
+
+def _train(
+    recipe: AnyRecipe, run: RunFolder, resume: bool, overwrite: bool, progress: bool, say: Say
+) -> dict[str, Any]:
+    """Train in this process, with the others of its team if there are any."""
+    with join(recipe.train) as team, _held(run, recipe, resume, overwrite, team):
+        say = say if team.first else _nothing
+        with team.first_ahead():
+            classroom = _build(recipe, say, team)
         begun = run.read_json("environment.json") if resume else {}
-        ways = tune_mentors(classroom, begun.get("mentors"))
-        if not resume:
-            circumstances = _circumstances(classroom) | {"mentors": ways}
+        if team.first:
+            run.prepare(recipe, fresh=not resume)
+        ways = _tune(classroom, begun.get("mentors"), team)
+        circumstances = _circumstances(classroom, team) | {"mentors": ways}
+        if team.first and not resume:
             run.write_json("environment.json", circumstances)
-        ledger = Ledger([name for _, name in heard_mentors(recipe)])
+            say(_sizes(circumstances))
+        ledger = Ledger([mentor.name for mentor in classroom.mentors])
         record = _Record(run, classroom, ledger, say)
         fit(
             classroom,
             on_lesson=ledger.add,
-            on_epoch=record.epoch,
+            on_epoch=record.epoch if team.first else _nothing,
             checkpoint=run.checkpoint,
             resume=resume,
-            progress=sys.stdout.isatty() if progress is None else progress,
+            progress=progress and team.first,
+            team=team,
         )
-        return summarize(run, classroom)
+        return team.tell(summarize(run, classroom) if team.first else {})
 
 
-def _circumstances(classroom: Classroom) -> dict[str, Any]:
+@contextmanager
+def _held(
+    run: RunFolder, recipe: AnyRecipe, resume: bool, overwrite: bool, team: Team
+) -> Iterator[None]:
+    """Check and lock the folder, once for the team."""
+    if not team.first:
+        yield
+        return
+    run.check(recipe, resume=resume, overwrite=overwrite)
+    with run.claim():
+        run.check(recipe, resume=resume, overwrite=overwrite)  # nobody has been here meanwhile
+        yield
+
+
+def _nothing(*_: object) -> None:
+    """What all processes but the first say and write."""
+
+
+def _tune(classroom: AnyClassroom, chosen: Mapping[str, Any] | None, team: Team) -> dict[str, Any]:
+    """The way in which each mentor runs, the same in every process that has it."""
+    if classroom.recipe.train.mentor_placement == "shard":
+        found = team.collect(tune_mentors(classroom, chosen))
+        return {name: way for ways in found for name, way in ways.items()}
+    ways = team.tell(tune_mentors(classroom, chosen) if team.first else {})
+    return ways if team.first else tune_mentors(classroom, ways)
+
+
+def _build(recipe: AnyRecipe, say: Say, team: Team) -> AnyClassroom:
+    if isinstance(recipe, Recipe):
+        return build_classroom(recipe, say, team)
+    if team.size > 1 or recipe.train.mentor_placement != "replicate":
+        raise ClassroomError(
+            "pose is trained in one process, with its mentors on the same device: leave out"
+            " train.devices, train.mentor_placement and torchrun"
+        )
+    from classroomkd.engine.pose import build_pose_classroom  # its libraries are an extra
+
+    return build_pose_classroom(recipe, say)
+
+
+def _sizes(circumstances: Mapping[str, Any]) -> str:
+    """The effective batch and learning rate, in words.
+
+    >>> _sizes({"processes": 2, "batch_size": 64, "batch_per_process": 32, "learning_rate": 0.05})
+    'batches of 64 (32 in each of 2 processes), learning rate 0.05'
+    """
+    count, each = circumstances["processes"], circumstances["batch_per_process"]
+    shared = f" ({each} in each of {count} processes)" if count > 1 else ""
+    rate = circumstances["learning_rate"]
+    return f"batches of {circumstances['batch_size']}{shared}, learning rate {rate:g}"
+
+
+def _circumstances(classroom: AnyClassroom, team: Team) -> dict[str, Any]:
     train = classroom.recipe.train
     return {
         **environment(classroom.device),
         "seed": classroom.recipe.seed,
         "learning_rate": train.optimizer.lr,
         "batch_size": train.batch_size,
+        "processes": team.size,
+        "batch_per_process": train.batch_size // team.size,
         "steps_per_epoch": len(classroom.train),
-        "training_samples": len(classroom.train.image_set),
-        "development_samples": len(classroom.dev.image_set) if classroom.dev else 0,
-        "fingerprint": classroom.train.image_set.fingerprint,
+        **classroom.data_facts(),
     }
 
 
 class _Record:
     """Writes down each epoch: its row, its student, and the best student so far."""
 
-    def __init__(self, run: RunFolder, classroom: Classroom, ledger: Ledger, say: Say) -> None:
+    def __init__(self, run: RunFolder, classroom: AnyClassroom, ledger: Ledger, say: Say) -> None:
         self.run, self.classroom, self.ledger, self.say = run, classroom, ledger, say
         self.headline = f"dev_{classroom.headline}"
 
     def epoch(self, number: int, student: Network, lr: float) -> None:
         row, mentors = self.ledger.read()
-        if attendance := self.classroom.hearing.attendance:
+        hearing = self.classroom.hearing
+        if attendance := hearing and hearing.attendance:
             for mentor, share in zip(mentors, attendance.shares(), strict=True):
                 mentor["asked"] = share
         row["lr"] = lr
+        if (waited := self.classroom.train.waited) is not None:
+            row["waited"] = waited
         if not math.isfinite(row["loss"]):
             raise ClassroomError(
                 f"epoch {number + 1}: the loss is no longer finite (learning rate {lr:.2g}). "
@@ -109,6 +188,8 @@ class _Record:
             results = self.classroom.evaluate(student, dev)
             row |= {f"dev_{name}": value for name, value in results.items()}
         result = row.get(self.headline)
+        if result is not None and math.isnan(result):  # nobody to judge by
+            result = None
         best = max((r[self.headline] for r in self._earlier(number)), default=-1.0)
         self.run.append("metrics.csv", number, [row])
         self.run.append("classroom.csv", number, mentors)
@@ -119,17 +200,20 @@ class _Record:
 
     def _earlier(self, number: int) -> list[dict[str, Any]]:
         rows = self.run.read_csv("metrics.csv")
-        return [row for row in rows if row["epoch"] < number and self.headline in row]
+        judged = [row for row in rows if not math.isnan(row.get(self.headline, math.nan))]
+        return [row for row in judged if row["epoch"] < number]
 
     def _line(self, number: int, row: dict[str, float]) -> str:
-        name = headline_title(self.classroom.headline)
-        dev = f"  dev {name} {row[self.headline]:5.2f} %" if self.headline in row else ""
-        return (
-            f"epoch {number + 1}/{self.classroom.recipe.train.epochs}  loss {row['loss']:.3f}{dev}"
-        )
+        name = result_title(self.classroom.headline)
+        line = f"epoch {number + 1}/{self.classroom.recipe.train.epochs}  loss {row['loss']:.3f}"
+        if self.headline in row:
+            line += f"  dev {name} {row[self.headline]:5.2f} %"
+        if row.get("waited", 0) > LAG:
+            line += f"  ({100 * row['waited']:.0f} % of the time waiting for images)"
+        return line
 
 
-def summarize(run: RunFolder, classroom: Classroom) -> dict[str, Any]:
+def summarize(run: RunFolder, classroom: AnyClassroom) -> dict[str, Any]:
     """Judge the last and the chosen student on the test set, and write ``summary.json``."""
     loader = classroom.test_views()
     summary: dict[str, Any] = {
@@ -139,10 +223,12 @@ def summarize(run: RunFolder, classroom: Classroom) -> dict[str, Any]:
         "seed": classroom.recipe.seed,
         "mentors": [mentor.name for mentor in classroom.mentors],
         "headline": classroom.headline,
-        "test_samples": len(loader.image_set),
+        "test_samples": len(loader.samples()),
     }
     for key, folder in (("last", run.last), ("best", run.path)):
         student, epoch, result = classroom.load(folder)
+        if key == "best":
+            classroom.illustrate(student, run.path)
         results = classroom.evaluate(student, loader)
         summary[key] = {
             "epoch": epoch,

@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from classroomkd.config import Recipe, load_recipe
+from classroomkd.config import AnyRecipe, load_recipe
 from classroomkd.config.mistakes import describe
 from classroomkd.config.schema import Data
 from classroomkd.errors import ClassroomError
@@ -27,6 +27,7 @@ LOCK = ".lock"
 FILES = {
     LOCK, "recipe.yaml", "environment.json", "metrics.csv", "classroom.csv", "checkpoints",
     "student.safetensors", "student.json", "summary.json", "report.html",
+    "pictures.safetensors", "pictures.json",
 }  # fmt: skip
 
 
@@ -55,7 +56,7 @@ class RunFolder:
         """Folder of the student of the last epoch, in the format of the run folder itself."""
         return self.path / "checkpoints" / "last"
 
-    def check(self, recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> None:
+    def check(self, recipe: AnyRecipe, *, resume: bool = False, overwrite: bool = False) -> None:
         """See that nothing is overwritten without being asked, before anything is loaded.
 
         Raises:
@@ -75,7 +76,7 @@ class RunFolder:
                 "or choose another folder with --out"
             )
 
-    def prepare(self, recipe: Recipe, *, fresh: bool) -> None:
+    def prepare(self, recipe: AnyRecipe, *, fresh: bool) -> None:
         """Write the recipe; a fresh start first removes an earlier run's files."""
         for path in self._content() if fresh else ():
             if path.name == "checkpoints":
@@ -104,7 +105,7 @@ class RunFolder:
     def _content(self) -> list[Path]:
         return list(self.path.iterdir()) if self.path.is_dir() else []
 
-    def _check_resumable(self, recipe: Recipe) -> None:
+    def _check_resumable(self, recipe: AnyRecipe) -> None:
         if not self.checkpoint.exists():
             raise ClassroomError(
                 f"{self.checkpoint} does not exist, there is nothing to resume: "
@@ -118,21 +119,27 @@ class RunFolder:
                 "Resume with the same recipe, or start anew with --out"
             )
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> AnyRecipe:
         """The resolved recipe of the run."""
         return load_recipe(self.path / "recipe.yaml")
+
+    def raw(self) -> dict[str, Any]:
+        """The resolved recipe as it was written down, unchecked: its files may have moved."""
+        path = self.path / "recipe.yaml"
+        try:
+            raw = yaml.safe_load(path.read_text())
+            raw["data"]["name"]
+        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise ClassroomError(f"{path} cannot be read: {error}") from error
+        return raw
 
     def data(self) -> Data:
         """What the run's recipe says about data: all that evaluation needs of it."""
         try:
-            return Data.model_validate(
-                yaml.safe_load((self.path / "recipe.yaml").read_text())["data"]
-            )
+            return Data.model_validate(self.raw()["data"])
         except ValidationError as error:
             mistakes = "; ".join(f"data.{describe(item)}" for item in error.errors())
             raise ClassroomError(f"{self.path / 'recipe.yaml'}: {mistakes}") from error
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise ClassroomError(f"{self.path / 'recipe.yaml'} cannot be read: {error}") from error
 
     def write(self, name: str, text: str) -> None:
         """Write a text file atomically."""

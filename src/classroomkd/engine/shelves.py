@@ -1,7 +1,7 @@
 """The bank that a recipe names: where each mentor's outputs are, and how large it becomes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -46,6 +46,7 @@ def _open(recipe: Recipe, train_set: ImageSet, path: Path, say: Say) -> Bank:
         views=[view.model_dump(mode="json") for view in data.augment],
         seed=recipe.seed if data.view_seed is None else data.view_seed,
         repeat=data.repeat,
+        mix=asdict(mixing) if (mixing := data.mixing) else None,
         top=recipe.bank.top if recipe.bank else None,
     )
     limit = int(recipe.bank.limit_gb * 1e9) if recipe.bank else None

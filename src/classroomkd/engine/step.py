@@ -10,6 +10,7 @@ from torch import nn
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
+from classroomkd.engine.devices import ALONE, Team
 from classroomkd.engine.hearing import outputs
 from classroomkd.engine.precision import autocast
 from classroomkd.mentors import Mentor
@@ -23,6 +24,7 @@ def hold_lesson(
     batch: Batch,
     precision: str = "fp32",
     hear: Callable[[Batch], list[Outputs]] | None = None,
+    team: Team = ALONE,
 ) -> Lesson:
     """Show a batch to the student and to its mentors, and let the method make a lesson of it.
 
@@ -36,10 +38,13 @@ def hold_lesson(
         batch: images, target and index, on the networks' device.
         precision: ``"fp32"`` or ``"bf16"`` (autocast).
         hear: what the mentors say about a batch; None to ask each of them.
+        team: with others, ``batch`` is this process's part, and the lesson is that of the whole
+            batch, the same for all.
     """
+    batch = team.complete(batch, method.views)
     with autocast(batch.images.device, precision):
-        taught = hear(batch) if hear else [outputs(m, batch.images, method) for m in mentors]
-        learnt = outputs(student, batch.images, method)
+        taught = hear(batch) if hear else [outputs(m, batch.images, method, team) for m in mentors]
+        learnt = outputs(student, batch.images, method, team)
     lesson = method(learnt, taught, batch.target, batch.index)
     trained = [place for place, mentor in enumerate(mentors) if mentor.learns]
     if not trained:

@@ -8,13 +8,16 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
-from classroomkd.engine.build import Classroom
+from classroomkd.engine.devices import ALONE, Team
 from classroomkd.engine.optim import build_optimizer, build_schedule
+from classroomkd.engine.protocol import AnyClassroom
 from classroomkd.errors import ClassroomError
 from classroomkd.models import Network, graduate
 
@@ -27,7 +30,7 @@ class LessonModule(L.LightningModule):
     Frozen mentors stay outside its module tree.
     """
 
-    def __init__(self, classroom: Classroom, on_lesson: Callable[[Lesson], None]) -> None:
+    def __init__(self, classroom: AnyClassroom, on_lesson: Callable[[Lesson], None]) -> None:
         super().__init__()
         self.student = classroom.student
         self.method = classroom.method
@@ -85,18 +88,20 @@ class _EpochEnd(Callback):
         self.on_epoch(trainer.current_epoch, graduate(module.student, module.method), rate)
         if self.checkpoint is not None:
             part = self.checkpoint.with_suffix(".part")
-            trainer.save_checkpoint(part)
-            part.replace(self.checkpoint)
+            trainer.save_checkpoint(part)  # the first process writes, the others wait for it
+            if trainer.is_global_zero:
+                part.replace(self.checkpoint)
 
 
 def fit(
-    classroom: Classroom,
+    classroom: AnyClassroom,
     *,
     on_lesson: Callable[[Lesson], None],
     on_epoch: EpochEnd,
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    team: Team = ALONE,
 ) -> None:
     """Train the classroom's student for the epochs of its recipe.
 
@@ -107,6 +112,7 @@ def fit(
         checkpoint: file for the state after each epoch, or None to keep none.
         resume: continue from ``checkpoint``.
         progress: whether to show a bar.
+        team: the processes that train the student together, each of which calls this.
     """
     train = classroom.recipe.train
     module = LessonModule(classroom, on_lesson)
@@ -115,8 +121,7 @@ def fit(
     callbacks += [average] if average else []
     callbacks.append(_EpochEnd(on_epoch, checkpoint, average))
     trainer = _quiet_trainer(
-        accelerator="gpu" if classroom.device.type == "cuda" else "cpu",
-        devices=[classroom.device.index or 0] if classroom.device.type == "cuda" else 1,
+        **_places(classroom.device, team),
         max_epochs=train.epochs,
         gradient_clip_val=train.clip,
         callbacks=callbacks,
@@ -127,12 +132,30 @@ def fit(
     with warnings.catch_warnings():
         # Lightning 2.6 uses a class that torch 2.15 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        # What torch 2.15 has instead of it, earlier versions have not.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
         try:
             trainer.fit(module, classroom.train, ckpt_path=start, weights_only=True)
         except SystemExit:
             if trainer.interrupted:  # Lightning ends the process; who called us may not want to
                 raise KeyboardInterrupt from None
             raise
+
+
+def _places(device: torch.device, team: Team) -> dict[str, Any]:
+    """Where the Trainer runs: in this process alone, or in those that are there already."""
+    cuda = device.type == "cuda"
+    accelerator = "gpu" if cuda else "cpu"
+    if team.size == 1:
+        return {"accelerator": accelerator, "devices": [device.index or 0] if cuda else 1}
+    return {
+        "accelerator": accelerator,
+        "devices": team.local_size,
+        "num_nodes": team.size // team.local_size,
+        # Methods may leave out a part of the student; buffers follow the whole batch by themselves.
+        "strategy": DDPStrategy(find_unused_parameters=True, broadcast_buffers=False),
+        "plugins": [TorchElasticEnvironment()],
+    }
 
 
 def _readable(checkpoint: Path) -> Path:

@@ -1,13 +1,13 @@
 """The fastest way to run each frozen mentor of a classroom."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
 
-from classroomkd.engine.build import Classroom
-from classroomkd.mentors import Mentor, StoredMentor
+from classroomkd.engine.protocol import AnyClassroom
+from classroomkd.mentors import Mentor
 from classroomkd.mentors.tuning import (
     Choice,
     Variant,
@@ -18,11 +18,12 @@ from classroomkd.mentors.tuning import (
 from classroomkd.mentors.tuning.variants import Precision
 
 WORTHWHILE = 1_000  # steps from which some seconds of measuring are soon regained
-COMPILABLE = 20_000  # steps from which a minute of compiling may be
+COMPILABLE = {"cpu": 10_000}  # steps from which compiling may be: a minute for some mentors, but
+COMPILABLE_ELSEWHERE = 20_000  # a GPU's compiler takes longer
 
 
 def tune_mentors(
-    classroom: Classroom, chosen: Mapping[str, Any] | None = None
+    classroom: AnyClassroom, chosen: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Let each frozen mentor run in its fastest way, found by a short measurement or known before.
 
@@ -63,17 +64,33 @@ def tune(
     return ways
 
 
-def live_mentors(classroom: Classroom) -> list[Mentor]:
-    """The frozen mentors that may have to be run here."""
-    return [m for m in classroom.mentors if not m.learns and not isinstance(m, StoredMentor)]
+def live_mentors(classroom: AnyClassroom) -> list[Mentor]:
+    """The frozen mentors that may have to be run here, and stay on their device."""
+    networks = [m for m in classroom.mentors if isinstance(m, Mentor)]  # not those of poses
+    return [m for m in networks if m.here and not m.learns and not m.offloaded]
 
 
-def example_images(classroom: Classroom) -> Tensor:
+def example_images(classroom: AnyClassroom) -> Tensor:
     """The first batch of views."""
     return next(iter(classroom.train)).images
 
 
 def choose(mentor: Mentor, example: Tensor, precision: Precision, steps: int) -> Choice:
-    """Measure the ways to run a mentor in a run of so many steps."""
-    candidates = list_variants(precision, compiled=steps >= COMPILABLE)
-    return choose_variant(mentor.network, example, candidates, steps_expected=steps)
+    """Measure the ways to run a mentor in a run of so many steps.
+
+    In a long one, the fastest is measured against itself compiled, in either memory format.
+    """
+    eager = choose_variant(mentor.network, example, list_variants(precision))
+    if steps < COMPILABLE.get(example.device.type, COMPILABLE_ELSEWHERE):
+        return eager
+    compiled = replace(eager.variant, compiled=True, folded=True)
+    rivals = [eager.variant, *(replace(compiled, channels_last=last) for last in (True, False))]
+    choice = choose_variant(mentor.network, example, rivals, steps_expected=steps)
+    others = [timing for timing in eager.timings if timing.variant not in rivals]
+    timings = sorted([*choice.timings, *others], key=lambda timing: timing.milliseconds)
+    return replace(
+        choice,
+        timings=tuple(timings),
+        rejected={**eager.rejected, **choice.rejected},
+        cached=eager.cached and choice.cached,
+    )

@@ -3,7 +3,8 @@
 Shapes: ``B`` samples, ``C`` classes of the data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
@@ -30,9 +31,11 @@ class Mentor:
 
     Attributes:
         learns: whether it trains along, as a `LearningMentor` does.
+        here: whether its network is in this process.
     """
 
     learns = False
+    here = True
 
     def __init__(
         self,
@@ -46,6 +49,12 @@ class Mentor:
         self.role = role
         self.class_map = class_map
         self._tuned: Tuned | None = None
+        self._visits: torch.device | None = None
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether its network is in the host's memory, and on the device for its turn only."""
+        return self._visits is not None
 
     @property
     def variant(self) -> Variant | None:
@@ -63,16 +72,30 @@ class Mentor:
 
     def to(self, device: torch.device | str, memory_format: torch.memory_format) -> Self:
         """Move the network, which then runs as it is; returns itself."""
-        self._tuned = None
+        self._tuned = self._visits = None
         self.network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         if self.class_map is not None:
             self.class_map = self.class_map.to(device)
         return self
 
+    def offload(self, device: torch.device, memory_format: torch.memory_format) -> Self:
+        """Keep the network in the host's memory, but for each of its turns; returns itself.
+
+        It takes no memory of the device between turns, and each turn takes the time of a copy.
+        """
+        self.to("cpu", memory_format)
+        if self.class_map is not None:
+            self.class_map = self.class_map.to(device)
+        for tensor in _tensors(self.network) if device.type == "cuda" else ():
+            tensor.data = tensor.data.pin_memory()  # so that copies need not wait
+        self._visits = device
+        return self
+
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``[B, C]`` in the data's class order."""
-        return self._ordered(self._frozen()(images))
+        with self._at_work() as network:
+            return self._ordered(network(images))
 
     @torch.no_grad()
     def forward_stages(self, images: Tensor, **options: bool) -> Mapping[str, Tensor]:
@@ -80,7 +103,8 @@ class Mentor:
 
         Options are those of the network's ``forward_stages``.
         """
-        features = dict(self._frozen().forward_stages(images, **options))  # type: ignore[operator]
+        with self._at_work() as network:
+            features = dict(network.forward_stages(images, **options))  # type: ignore[operator]
         features["logits"] = self._ordered(features["logits"])
         return features
 
@@ -94,10 +118,23 @@ class Mentor:
         copy = nn.Linear(last.in_features, len(rows), bias=last.bias is not None)
         kept = {name: value[rows.to(value.device)] for name, value in last.state_dict().items()}
         copy.load_state_dict(kept)
-        return copy.to(last.weight).requires_grad_(False)
+        return copy.to(self._visits or last.weight.device).requires_grad_(False)
 
     def check_that_it_can_run(self, view: int) -> None:
         """Raise a ClassroomError for a mentor whose outputs alone are here."""
+
+    @contextmanager
+    def _at_work(self) -> Iterator[nn.Module]:
+        """The network, on the device where it is asked."""
+        network = self._frozen()
+        at_home = [(tensor, tensor.data) for tensor in _tensors(network)] if self._visits else []
+        try:
+            for tensor, data in at_home:
+                tensor.data = data.to(self._visits, non_blocking=True)
+            yield network
+        finally:
+            for tensor, data in at_home:  # nothing is copied back: it is frozen
+                tensor.data = data
 
     def _frozen(self) -> nn.Module:
         if self._tuned is not None:
@@ -110,6 +147,24 @@ class Mentor:
         return logits if self.class_map is None else logits.index_select(-1, self.class_map)
 
 
+class AwayMentor(Mentor):
+    """A mentor whose network is in another process, which asks it for all.
+
+    Args:
+        name: in reports.
+        role: ``"teacher"`` or ``"peer"``.
+    """
+
+    here = False
+
+    def __init__(self, name: str, role: Literal["teacher", "peer"]) -> None:
+        super().__init__(nn.Identity(), name, role)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Raise a RuntimeError: whoever asks must share the answers of all processes."""
+        raise RuntimeError(f"{self.name} is in another process: ask through a Hearing")
+
+
 class StoredMentor(Mentor):
     """A mentor that cannot run here: a bank has its outputs, and nobody its network.
 
@@ -118,6 +173,8 @@ class StoredMentor(Mentor):
         role: ``"teacher"`` or ``"peer"``.
         shelf: its folder in the bank.
     """
+
+    here = False
 
     def __init__(self, name: str, role: Literal["teacher", "peer"], shelf: Path) -> None:
         super().__init__(nn.Identity(), name, role)
@@ -170,3 +227,7 @@ class LearningMentor(Mentor):
         features = dict(self.network.forward_stages(images, **options))  # type: ignore[operator]
         features["logits"] = self._ordered(features["logits"])
         return features
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 
 from torch import Tensor
 
+from classroomkd.config.pose import PoseMentorRecipe
 from classroomkd.config.schema import MentorRecipe
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors.labels import class_count_map, class_map, imagenet_classes
@@ -79,7 +81,7 @@ def _class_map(
     return class_map(own, classes, name, recipe.labels)
 
 
-def mentor_names(recipes: Sequence[MentorRecipe]) -> list[str]:
+def mentor_names(recipes: Sequence[MentorRecipe | PoseMentorRecipe]) -> list[str]:
     """A name for each mentor: its own, else its folder's or model's; repeated ones get a number.
 
     Example:
@@ -87,7 +89,7 @@ def mentor_names(recipes: Sequence[MentorRecipe]) -> list[str]:
         ['vgg8', 'vgg8-2']
     """
     own = [
-        r.name or next((p.name for p in (r.run, r.outputs) if p), _short(r.model)) or "mentor"
+        r.name or next((p.name for p in (r.run, _outputs(r)) if p), _short(r.model)) or "mentor"
         for r in recipes
     ]
     names: list[str] = []
@@ -96,6 +98,10 @@ def mentor_names(recipes: Sequence[MentorRecipe]) -> list[str]:
         free = (other for other in numbered if other not in own and other not in names)
         names.append(next(free) if name in names else name)
     return names
+
+
+def _outputs(recipe: MentorRecipe | PoseMentorRecipe) -> Path | None:
+    return recipe.outputs if isinstance(recipe, MentorRecipe) else None
 
 
 def _short(model: str | None) -> str | None:

@@ -56,6 +56,7 @@ class Method(nn.Module):
         needs_index: whether it keeps something for each sample of the training set: then it is
             shown the set by `enroll`, and `lesson` takes the samples' numbers as ``index``.
         mutual: whether mentors may train along with the student (see `peer_loss`).
+        soft_targets: whether a target may be probabilities ``[B, C]``, as of mixed samples.
         views: how many views of each sample it wants in a batch: first all samples in one view,
             then all in the next.
     """
@@ -69,6 +70,7 @@ class Method(nn.Module):
     needs_preactivations: bool = False
     needs_index: bool = False
     mutual: bool = False
+    soft_targets: bool = True
     views: int = 1
 
     def forward(
@@ -83,7 +85,7 @@ class Method(nn.Module):
         Args:
             student: what the student says.
             mentors: what its mentors say.
-            target: ``[B]``.
+            target: classes ``[B]``, or probabilities ``[B, C]`` if ``soft_targets``.
             index: ``[B]``, the samples' numbers in the training set, for methods that ask for them.
 
         Raises:

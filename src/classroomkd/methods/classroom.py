@@ -117,6 +117,7 @@ class Classroom(Method):
             self.needs_features = second.needs_features
             self.needs_preactivations = second.needs_preactivations
             self.needs_index = second.needs_index
+            self.soft_targets = second.soft_targets
             self.views = second.views
         self._roll: tuple[Tensor, Tensor] | None = None
         self._epoch = 0, 1

@@ -56,6 +56,9 @@ class CRD(PooledRelation):
     Reference: Tian et al., Contrastive Representation Distillation, ICLR 2020. Defaults and
     constants (``Z``, ``epsilon``) are those of the authors' code (RepDistiller).
 
+    Where samples are mixed, each is still the sample that its number says, and has negatives of
+    other classes than its own, among them its partner's.
+
     Deviations: negatives are drawn anew in each step with replacement (the authors draw without,
     where a class has others enough); logarithms are computed as such, so that small temperatures do
     not overflow. As in the authors' code, of a sample that is in a batch twice one embedding is

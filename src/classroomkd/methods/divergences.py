@@ -49,7 +49,8 @@ def decoupled_kl(pair: Comparison, alpha: float = 1.0, beta: float = 8.0) -> Ten
     .. math:: \alpha KL(b_m \| b_s) + \beta KL(\hat p_m \| \hat p_s)
 
     with ``b = (p_y, 1 - p_y)`` and ``p-hat`` the prediction over the classes other than ``y``. With
-    ``alpha = 1`` and ``beta = 1 - p_m[y]`` it would be the KL divergence itself.
+    ``alpha = 1`` and ``beta = 1 - p_m[y]`` it would be the KL divergence itself. Of a target of
+    probabilities, ``y`` is the most probable class.
 
     Reference: Zhao et al., Decoupled Knowledge Distillation, 2022, equation 7.
     """

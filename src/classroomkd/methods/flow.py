@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from classroomkd.methods.base import register_method
+from classroomkd.methods.base import Outputs, register_method
 from classroomkd.methods.logits import Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, Regressor, pool_to
 
@@ -47,12 +47,17 @@ class FSP(FeatureMethod):
             return nn.Identity()
         return Regressor(student.shape[1], mentor.shape[1])
 
-    def distances(self, maps: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """Mean squared difference of each flow: ``[B]``."""
-        if len(maps) < 2:
+    def names(self, student: Outputs, mentor: Outputs) -> list[tuple[str, str]]:
+        """The names of the pairs, two at least, shallow to deep."""
+        pairs = super().names(student, mentor)
+        if len(pairs) < 2:
             raise ValueError(
                 "fsp needs two pairs of maps at least: a flow goes from one to another"
             )
+        return pairs
+
+    def distances(self, maps: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Mean squared difference of each flow: ``[B]``."""
         here = [adapter(s) for (s, _), adapter in zip(maps, self.adapters, strict=True)]
         there = [t for _, t in maps]
         return [

@@ -192,6 +192,9 @@ class WSLD(_FromTeacher):
 
     .. math:: L = CE + w \, mean_i [ (1 - e^{-CE_s(i) / CE_t(i)}) \tau^2 KL_i ]
 
+    Where targets are probabilities, the weights take the divergence from the target in place of
+    the cross-entropies: either is 0 for a perfect prediction.
+
     Args:
         temperature: ``tau``.
         weight: ``w``.

@@ -110,6 +110,8 @@ def canonical_name(name: str) -> str:
         >>> canonical_name("shufflev1")
         'ShuffleNetV1'
     """
+    if name.lower().startswith("pose/"):
+        raise ValueError(f"'{name}' finds joints and has no classes: it is for `task: pose`")
     if is_external(name):
         return external_name(name)
     if name.lower() not in _canonical:

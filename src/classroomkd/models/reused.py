@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from classroomkd.methods import Method
 from classroomkd.methods.heads import Projector
+from classroomkd.models.external import ExternalNetwork
 from classroomkd.models.network import Network
 
 
@@ -34,7 +35,7 @@ class ReusedClassifier(Network):
         super().__init__(classifier.out_features)
         self.name = backbone.name
         self.normalize = backbone.normalize
-        self.backbone = _without(backbone, "normalize", "classifier")
+        self.backbone = _without_ends(backbone)
         self.projector = projector
         self.classifier = classifier.requires_grad_(False)
         self.training = backbone.training  # a flag that evaluation brings back for every layer
@@ -56,17 +57,56 @@ class ReusedClassifier(Network):
         return self.projector(self.backbone.head(x))
 
 
-def _without(network: Network, *names: str) -> Network:
-    """The same network and the same layers, less some of its children."""
+class ReusedExternal(ReusedClassifier):
+    """The same on a backbone of another library, which runs as a whole.
+
+    Example:
+        >>> import torch
+        >>> from classroomkd.models import build_model
+        >>> backbone = build_model("torchvision/resnet18", 10)
+        >>> projector = Projector(512, 128, bottleneck=32)
+        >>> network = ReusedExternal(backbone, projector, torch.nn.Linear(128, 10))
+        >>> features = network.forward_stages(torch.rand(2, 3, 128, 128))
+        >>> features["stage4"].shape[1], features["head"].shape[1]
+        (512, 128)
+    """
+
+    backbone: ExternalNetwork
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the features in order."""
+        return self.backbone.stage_names
+
+    def forward_stages(self, images: Tensor, **options: bool) -> dict[str, Tensor]:
+        """The backbone's stages, then ``head``, ``pooled`` and ``logits`` as they are here."""
+        features = self.backbone.features(self.normalize(images), **options)
+        head = self.projector(features.pop("head"))
+        del features["logits"]
+        pooled = head.mean((2, 3))
+        return {**features, "head": head, "pooled": pooled, "logits": self.classifier(pooled)}
+
+
+def reuse(backbone: Network, projector: Projector, classifier: nn.Linear) -> ReusedClassifier:
+    """A backbone with another network's classifier; see `ReusedClassifier` for the arguments."""
+    kind = ReusedExternal if isinstance(backbone, ExternalNetwork) else ReusedClassifier
+    return kind(backbone, projector, classifier)
+
+
+def _without_ends(network: Network) -> Network:
+    """The same network and the same layers, less its normalisation and its classifier."""
+    if isinstance(network, ExternalNetwork):
+        network = network.without_classifier()
     bare = copy(network)
-    bare._modules = {n: child for n, child in network._modules.items() if n not in names}
+    left = network._modules.items()
+    bare._modules = {n: child for n, child in left if n not in ("normalize", "classifier")}
     return bare
 
 
 def graduate(student: Network, method: Method) -> Network:
     """The network to judge and to deploy: the student itself, but for methods with a `head`."""
     head = method.head()
-    return student if head is None else ReusedClassifier(student, *head)
+    return student if head is None else reuse(student, *head)
 
 
 def describe_head(network: Network) -> dict[str, Any] | None:
@@ -93,4 +133,4 @@ def attach_head(backbone: Network, head: Mapping[str, Any]) -> ReusedClassifier:
     width = head["width"]
     projector = Projector(backbone.classifier.in_features, width, head["bottleneck"])
     classifier = nn.Linear(width, backbone.num_classes, bias=head["bias"])
-    return ReusedClassifier(backbone, projector, classifier)
+    return reuse(backbone, projector, classifier)

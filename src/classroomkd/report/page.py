@@ -24,6 +24,8 @@ from classroomkd.report.table import (
 )
 from classroomkd.tasks import result_title
 
+PICTURES = "pictures.json"
+
 
 @dataclass(frozen=True)
 class Key:
@@ -102,6 +104,7 @@ def render(records: Sequence[RunRecord]) -> str:
         curves=curves,
         legend=[_key(r.label, *look) for r, look in zip(records, looks, strict=True)],
         sections=_sections(records),
+        albums=_albums(records),
         protocol=protocol_facts(records),
         environment=environment_facts(records),
         palette=list(zip(LIGHT, DARK, strict=True)),
@@ -138,6 +141,16 @@ def _sections(records: Sequence[RunRecord]) -> list[Section]:
         for mentor in record.mentor_rows():
             slots.setdefault(mentor, len(slots))
     return [_section(record, f"run{n}", slots) for n, record in enumerate(taught)]
+
+
+def _albums(records: Sequence[RunRecord]) -> list[tuple[RunRecord, list[Markup]]]:
+    """The pictures of each run that has any."""
+    shown = [(r, f"album{n}") for n, r in enumerate(records) if (r.path / PICTURES).is_file()]
+    if not shown:
+        return []
+    from classroomkd.report.album import pose_pictures  # it needs torch
+
+    return [(r, [Markup(svg) for svg in pose_pictures(r.path, prefix)]) for r, prefix in shown]
 
 
 def _section(record: RunRecord, prefix: str, slots: dict[str, int]) -> Section:

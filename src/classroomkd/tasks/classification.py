@@ -1,6 +1,7 @@
 """Image classification: how well a network does on it."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +27,13 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], num_classes: int) -> 
         percent (15 bins).
     """
     device = next(network.parameters()).device
+    alone: Any = {"sync_on_compute": False}  # in a training of several processes, one judges
+    top5 = min(5, num_classes)
     metrics = MetricCollection(
         {
-            "top1": MulticlassAccuracy(num_classes, average="micro"),
-            "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15),
+            "top1": MulticlassAccuracy(num_classes, average="micro", **alone),
+            "top5": MulticlassAccuracy(num_classes, top_k=top5, average="micro", **alone),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15, **alone),
         }
     ).to(device)
     nll = torch.zeros((), dtype=torch.float64, device=device)

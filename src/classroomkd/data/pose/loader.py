@@ -129,6 +129,10 @@ class PoseLoader:
         """The number of the views that the next iteration shows, from 0."""
         return self.epoch % self.repeat if self.repeat else self.epoch
 
+    @property
+    def waited(self) -> None:
+        """Not measured."""
+
     def samples(self) -> Tensor:
         """``[n]`` int64, on the host: the persons of the next iteration, by their numbers."""
         return self.persons.index[self._rows()]

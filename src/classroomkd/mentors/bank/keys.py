@@ -27,6 +27,7 @@ def view_key(
     seed: int,
     repeat: int | None,
     top: int | None,
+    mix: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The key of a bank: all that the images of a view, and the encoding, follow from.
 
@@ -38,7 +39,10 @@ def view_key(
         seed: of the views.
         repeat: how many views a sample has before they repeat; None if they never do.
         top: as in `encode`.
+        mix: how samples are mixed, by option; None if they are not. Partners are of the training
+            set, which the fingerprint stands for.
     """
+    mixed = {} if mix is None else {"mix": dict(mix)}
     return {
         "data": {"name": data_name, "fingerprint": data_fingerprint},
         "classes": list(classes),
@@ -46,6 +50,7 @@ def view_key(
         "seed": seed,
         "repeat": repeat,
         "top": top,
+        **mixed,
     }
 
 

@@ -34,7 +34,8 @@ class Trial:
 
     def build(self, variant: Variant) -> Tuned:
         """The network as the variant runs it."""
-        return tuned(self.network, variant, self.example, self._folds if variant.folded else ())
+        folds = self._folds if variant.folded else ()
+        return tuned(self.network, variant, self.example, folds, strict=True)
 
     def holds(self, variant: Variant) -> bool:
         """Whether the variant's logits and stages are float32's, on both batches.

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial, update_wrapper
-from types import FunctionType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from classroomkd.mentors.tuning.compiled import Compiled
 from classroomkd.mentors.tuning.fold import Fold, apply_folds, find_folds
 
 Precision = Literal["fp32", "bf16"]
@@ -46,29 +46,30 @@ class Variant:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
-def list_variants(precision: Precision, *, compiled: bool = False) -> list[Variant]:
-    """The variants that keep a run's precision, or exceed it.
+def list_variants(precision: Precision) -> list[Variant]:
+    """The variants that keep a run's precision, or exceed it; none is compiled.
 
     Args:
         precision: ``"bf16"`` allows both.
-        compiled: whether compiled ones are among them; these are always folded.
 
     Example:
         >>> [str(variant) for variant in list_variants("fp32")]
         ['fp32, folded', 'fp32', 'fp32, channels_last, folded', 'fp32, channels_last']
     """
     allowed: list[Precision] = ["fp32"] if precision == "fp32" else ["bf16", "fp32"]
-    eager = [
+    return [
         Variant(kind, channels_last=last, folded=folded)
         for kind, last, folded in itertools.product(allowed, (False, True), (True, False))
     ]
-    if not compiled:
-        return eager
-    return eager + [Variant(v.precision, v.channels_last, True, True) for v in eager if v.folded]
 
 
 def tuned(
-    network: nn.Module, variant: Variant, example: Tensor, folds: Sequence[Fold] | None = None
+    network: nn.Module,
+    variant: Variant,
+    example: Tensor,
+    folds: Sequence[Fold] | None = None,
+    *,
+    strict: bool = False,
 ) -> "Tuned":
     """A frozen copy of a network that runs as a variant says.
 
@@ -77,6 +78,8 @@ def tuned(
         variant: how to run it.
         example: images ``[B, 3, H, W]`` float32 on the network's device, to find out what folds.
         folds: what `find_folds` gave for this network, where it is known already.
+        strict: whether to raise what the compiler raises. Else the network then runs uncompiled,
+            with a warning that says why.
 
     Example:
         >>> from classroomkd.models import build_model
@@ -91,7 +94,7 @@ def tuned(
         copy = apply_folds(network, find_folds(network, example) if folds is None else folds)
     else:
         copy = deepcopy(network).eval()
-    return Tuned(copy, variant)
+    return Tuned(copy, variant, strict=strict)
 
 
 class Tuned(nn.Module):
@@ -99,17 +102,19 @@ class Tuned(nn.Module):
 
     It has ``forward_stages`` and a float32 ``classifier`` if the network has; what else is asked of
     it is the network's. Answers are without gradient. They are no inference tensors, for these may
-    not meet a student's gradients: ``adapter(feature)`` would fail. A compiled network is compiled
-    when it is first called, and should stay on its device from then on.
+    not meet a student's gradients: ``adapter(feature)`` would fail. Modes that change torch's
+    functions do not reach into it. A compiled network is a `Compiled`, and should stay on its
+    device from its first call on.
 
     Args:
         network: taken over, not copied.
         variant: how to run it.
+        strict: see `tuned`.
     """
 
-    def __init__(self, network: nn.Module, variant: Variant) -> None:
+    def __init__(self, network: nn.Module, variant: Variant, *, strict: bool = False) -> None:
         super().__init__()
-        self.variant = variant
+        self.variant, self.strict = variant, strict
         network.eval().requires_grad_(False)
         network.to(memory_format=variant.memory_format)  # type: ignore[call-overload]
         if hasattr(network, "classifier"):
@@ -147,25 +152,16 @@ class Tuned(nn.Module):
     def _ask(self, way: str, images: Tensor, **options: Any) -> Any:
         if way not in self._ways:
             ask = getattr(self.network, way)
-            self._ways[way] = _compile(ask) if self.variant.compiled else ask
+            compiled = self.variant.compiled
+            self._ways[way] = Compiled(ask, strict=self.strict) if compiled else ask
         half = self.variant.precision == "bf16"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+        # A mode would be compiled in, and anew for each mode that a call happens in.
+        with (
+            torch._C.DisableTorchFunction(),
+            torch.autocast(images.device.type, torch.bfloat16, enabled=half),
+        ):
             images = images.contiguous(memory_format=self.variant.memory_format)
             return self._ways[way](images, **options)
-
-
-def _compile(ask: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile` with weights as constants, for one network alone.
-
-    What is compiled belongs to a code object, which keeps eight networks at the most and silently
-    runs others uncompiled; networks of a family share their ``forward``. So each gets its own.
-    """
-
-    def run(images: Tensor, **options: Any) -> Any:
-        return ask(images, **options)
-
-    own = FunctionType(run.__code__.replace(), globals(), run.__name__, None, run.__closure__)
-    return torch.compile(own, options={"freezing": True})
 
 
 def _keep_weights_in_bfloat16(network: nn.Module) -> None:

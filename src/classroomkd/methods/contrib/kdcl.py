@@ -66,10 +66,13 @@ class KDCL(CohortMethod):
 def least_logits(logits: Tensor, target: Tensor) -> Tensor:
     """Of ``z - z[true class]``, the least over networks: ``[K, B, C] -> [B, C]``.
 
+    The true class of a target of probabilities is the most probable one.
+
     Example:
         >>> least_logits(torch.tensor([[[1.0, 3.0]], [[2.0, 0.0]]]), torch.tensor([0]))
         tensor([[ 0., -2.]])
     """
+    target = target.argmax(-1) if target.is_floating_point() else target
     place = target.view(1, -1, 1).expand(len(logits), -1, 1)
     return (logits - logits.gather(2, place)).amin(0)
 

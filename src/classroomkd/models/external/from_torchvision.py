@@ -55,7 +55,8 @@ def build(name: str, num_classes: int | None, pretrained: bool) -> ExternalNetwo
     pixels = _pixels(architecture, weights, pretrained)
     if architecture in _INCEPTION:
         model.transform_input = False
-    return ExternalNetwork(model, num_classes or own, pixels, categories)
+    told = weights.meta.get("_metrics", {}).get("ImageNet-1K", {}) if categories else {}
+    return ExternalNetwork(model, num_classes or own, pixels, categories, told.get("acc@1"))
 
 
 def _pixels(architecture: str, weights: Any, pretrained: bool) -> Pixels:

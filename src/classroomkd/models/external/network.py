@@ -5,8 +5,9 @@ Shapes: ``B`` samples, ``C`` classes, ``D`` width of the classifier's input, ``H
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from classroomkd.models.external.maps import (
 )
 from classroomkd.models.external.pixels import FitPixels, Pixels
 from classroomkd.models.network import Network
+
+_M = TypeVar("_M", bound=nn.Module)
 
 
 class Trace(NamedTuple):
@@ -63,9 +66,11 @@ class ExternalNetwork(Network):
         pixels: what it was made for.
         classes: names of its classes where its source knows them, in the order of the logits; a
             name may be synonyms with commas between.
+        top1: its accuracy on ImageNet in percent, where its source tells it of its weights.
 
     Attributes:
         classes: as given.
+        top1: as given.
 
     Example:
         >>> from classroomkd.models import build_model
@@ -85,11 +90,13 @@ class ExternalNetwork(Network):
         num_classes: int,
         pixels: Pixels,
         classes: tuple[str, ...] | None = None,
+        top1: float | None = None,
     ) -> None:
         super().__init__(num_classes)
         self.normalize = FitPixels(pixels)
         self.model = model
         self.classes = classes
+        self.top1 = top1
 
     @property
     def classifier(self) -> nn.Linear | None:  # type: ignore[override]
@@ -129,8 +136,7 @@ class ExternalNetwork(Network):
 
     def _whole(self) -> ClassroomError:
         return ClassroomError(
-            f"{self.name} cannot be cut into stages, as a student of simkd is: take one of"
-            " `classroomkd list models`, or another method"
+            f"{self.name} cannot be cut into stages: take one of `classroomkd list models`"
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -152,6 +158,10 @@ class ExternalNetwork(Network):
         Raises:
             ValueError: for ``preactivations``.
         """
+        return self.features(self.normalize(images), **options)
+
+    def features(self, x: Tensor, **options: bool) -> dict[str, Tensor]:
+        """As `forward_stages`, from normalised images of its size."""
         if options.pop("preactivations", False):
             raise ValueError(
                 f"{self.name} does not show its features before their last ReLU, which methods such"
@@ -160,8 +170,17 @@ class ExternalNetwork(Network):
             )
         if options:
             raise TypeError(f"unknown options: {', '.join(options)}")
-        features: dict[str, Tensor] = self._features(self.normalize(images))  # type: ignore
-        return features
+        found: dict[str, Tensor] = self._features(x)  # type: ignore
+        return found
+
+    def without_classifier(self) -> Self:
+        """The same network and the same layers, with nothing where the classifier was.
+
+        It shows the same stages and the same ``head``, but no ``pooled``.
+        """
+        layout, last = self._layout, self._last_layer  # found now, while the classifier is there
+        assert layout is not None
+        return self if last is None else _with(self, f"model.{last}", nn.Identity())
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits of normalised images of its size."""
@@ -219,6 +238,16 @@ class ExternalNetwork(Network):
         height, width = self.normalize.size or (64, 64)
         noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
         return self.normalize(noise.to(self.normalize.mean.device))
+
+
+def _with(module: _M, name: str, part: nn.Module) -> _M:
+    """A module with another part under a name; all else is shared with the one given."""
+    first, _, rest = name.partition(".")
+    changed = copy(module)
+    inner = module._modules[first]
+    assert inner is not None
+    changed._modules = {**module._modules, first: _with(inner, rest, part) if rest else part}
+    return changed
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

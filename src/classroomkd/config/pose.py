@@ -1,0 +1,171 @@
+"""The recipe of one run in pose estimation: a student that finds joints in crops of persons."""
+
+from dataclasses import fields
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from classroomkd.config.fields import (
+    ExistingFile,
+    ExistingPath,
+    Positive,
+    Role,
+    RunWithStudent,
+    Section,
+    Seed,
+    UserPath,
+)
+from classroomkd.config.schema import MethodRecipe, RunRecipe
+from classroomkd.config.training import Train
+from classroomkd.errors import unknown_name
+
+Pixels = Annotated[int, Field(ge=16)]
+Size = tuple[Pixels, Pixels]
+
+
+def _pose_model(name: str) -> str:
+    from classroomkd.models.pose import parse_pose_name
+
+    return str(parse_pose_name(name))
+
+
+PoseModelName = Annotated[str, AfterValidator(_pose_model)]
+
+
+class PoseData(Section):
+    """The persons, their development split and their views."""
+
+    name: str = Field(description="coco (any set in its format), mpii or lspet")
+    path: ExistingPath | None = Field(default=None, description="folder of the data set")
+    category: str | None = Field(default=None, description="coco: whose joints; usually person")
+    joints: Literal["coco", "mpii", "lsp"] | None = Field(
+        default=None, description="coco: which joints to keep; all of the category if left out"
+    )
+    boxes: UserPath | None = Field(
+        default=None, description="coco: detected boxes for the test, in COCO's results format"
+    )
+    heads: UserPath | None = Field(
+        default=None, description="mpii: file of head boxes, where annotations are JSON"
+    )
+    bad: Literal["error", "skip"] = Field(
+        default="error", description="what to do about annotations that cannot be used"
+    )
+    dev: float | int = Field(default=0.1, description="development split: a share, a count, or 0")
+    dev_seed: int = 0
+    padding: Positive = Field(
+        default=1.25, description="how many times as large as the box a plain crop is"
+    )
+    views: dict[str, Any] = Field(
+        default_factory=dict,
+        description="of training: flip, scale, rotation, rotation_probability, shift, half_body",
+    )
+    view_seed: Seed | None = Field(default=None, description="the recipe's seed if left out")
+    workers: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="threads or processes that decode images; up to 8 if left out"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from classroomkd.data.pose import list_persons
+
+        if name not in list_persons():
+            raise ValueError(unknown_name("pose data set", name, list_persons()))
+        return name
+
+    @field_validator("views")
+    @classmethod
+    def _ranges(cls, views: dict[str, Any]) -> dict[str, Any]:
+        from classroomkd.data.pose import PoseViews
+
+        try:
+            PoseViews(**views)
+        except TypeError as error:
+            known = ", ".join(field.name for field in fields(PoseViews))
+            raise ValueError(f"{str(error).split(') ')[-1]} (known: {known})") from error
+        return views
+
+
+class PoseStudent(Section):
+    """The network to train."""
+
+    model: PoseModelName = Field(description="such as pose/small/heatmap or pose/resnet18/simcc")
+    input: Size = Field(default=(256, 192), description="height and width of a crop, in pixels")
+    options: dict[str, Any] = Field(default_factory=dict, description="of the model")
+    checkpoint: ExistingFile | None = Field(default=None, description="weights to start from")
+    pretrained: bool = Field(default=False, description="start from ImageNet's weights (timm)")
+
+
+class PoseMentorRecipe(Section):
+    """A mentor: a run of this project, or a model of another library with its weights."""
+
+    run: RunWithStudent | None = None
+    model: PoseModelName | None = Field(
+        default=None, description="pose/hf/<hub id or folder> or pose/torchvision/<name>"
+    )
+    checkpoint: ExistingFile | None = Field(default=None, description="weights of model")
+    joints: Literal["coco", "mpii", "lsp"] | None = Field(
+        default=None, description="the joints that model finds; coco's if left out"
+    )
+    input: Size | None = Field(
+        default=None, description="height and width that model takes; its own, or the student's"
+    )
+    role: Role = "peer"
+    name: str | None = Field(default=None, description="in reports; the folder's name if left out")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.run is None) == (self.model is None):
+            raise ValueError("give one of run (a run folder) and model (of another library)")
+        known = ("checkpoint", "joints", "input")
+        if self.run and (extra := [key for key in known if getattr(self, key) is not None]):
+            raise ValueError(f"a run knows its own {', '.join(extra)}: leave it out")
+        return self
+
+
+class PoseLessons(Section):
+    """What units, scores and the task are."""
+
+    score: Literal["auto", "likelihood", "oks"] = Field(
+        default="auto",
+        description="rank by the likelihood of the truth, or by OKS of the decoded joints;"
+        " auto: by OKS where heads, sizes or joints differ",
+    )
+    task: Literal["ce", "mse"] = Field(
+        default="ce",
+        description="the student's own loss: ce, the cross-entropy over bins, or mse, beta**2/2"
+        " times the squared error of heatmaps",
+    )
+    unlabelled: Literal["leave", "teach"] = Field(
+        default="leave", description="joints without label: teach them at their sample's rank"
+    )
+    flip_test: bool = Field(default=True, description="judge on the mean with the mirror image")
+
+
+class PoseRecipe(RunRecipe):
+    """Everything that decides a run in pose estimation."""
+
+    task: Literal["pose"] = "pose"
+    data: PoseData
+    student: PoseStudent
+    mentors: tuple[PoseMentorRecipe, ...] = ()
+    method: MethodRecipe = MethodRecipe()
+    train: Train = Train()
+    lessons: PoseLessons = PoseLessons()
+
+    @model_validator(mode="after")
+    def _method_of_units(self) -> Self:
+        from classroomkd.methods import create_method, option_mistakes
+
+        name, options = self.method.name, self.method.options
+        if option_mistakes(name, options):
+            return self
+        method = create_method(name, **options)
+        if method.composition() is None or not method.soft_targets:
+            raise ValueError(
+                f"method: '{name}' reads more than logits of units: in pose use none, aver, kd,"
+                " fpd, dwpose, okdhp or classroom"
+            )
+        if self.train.skip is not None:
+            raise ValueError("train.skip: not for pose; leave it out")
+        return self

@@ -1,0 +1,17 @@
+"""Several processes that train one student, each with a device of its own.
+
+Every process shows its part of a batch to the networks. What these say is exchanged, and every
+process then makes the lesson of the whole batch: scores, gates, relations between samples and
+memories are those of a training in one process, whatever the method. Gradients are averaged by
+DistributedDataParallel; the learning mentors and the method's own parameters are in it, frozen
+mentors are not.
+
+What a network draws by itself in training, such as dropout, each process draws for its part: there
+alone results depend on how many there are. On several machines, all need the same run folder and
+bank, as on a shared disk.
+"""
+
+from classroomkd.engine.devices.launch import join, must_start, speaks, start
+from classroomkd.engine.devices.team import ALONE, Team
+
+__all__ = ["ALONE", "Team", "join", "must_start", "speaks", "start"]

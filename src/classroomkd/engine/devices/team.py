@@ -1,0 +1,116 @@
+"""The processes that train one student together, as each of them sees them.
+
+Shapes: ``W`` processes, ``B`` samples of the whole batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+from classroomkd.data import Batch
+from classroomkd.engine.devices.gather import GatherForOneLoss, all_gather
+from classroomkd.engine.devices.norm import JointBatchNorm
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process's place among those that train one student.
+
+    What a team does together, every process must call: a lone one waits for the others. In a team
+    of one, everything is as if there were none.
+
+    Attributes:
+        rank: from 0; the first writes the run folder.
+        size: ``W``.
+        local_rank: among the processes on this machine.
+        local_size: how many there are on this machine.
+        joint_norm: whether batch normalisation takes the statistics of the whole batch.
+
+    Example:
+        >>> import torch
+        >>> ALONE.gather(torch.arange(3)), ALONE.tell("news"), ALONE.first
+        (tensor([0, 1, 2]), 'news', True)
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    joint_norm: bool = True
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def gather(self, own: Tensor, views: int = 1) -> Tensor:
+        """Every process's rows, in the order of the whole batch.
+
+        Gradients are right for a loss of the whole batch that every process computes alike, and
+        that DistributedDataParallel takes the mean of.
+
+        Args:
+            own: ``[B/W, ...]`` of this process's part, of one shape everywhere; with ``views``
+                views of each sample ``[views * B/W, ...]``, first all samples in one.
+            views: how many there are.
+        """
+        if self.size == 1:
+            return own
+        if own.requires_grad:
+            parts = GatherForOneLoss.apply(own, self.rank, self.size)
+        else:
+            parts = all_gather(own, self.size)
+        by_view = parts.unflatten(1, (views, -1)).transpose(0, 1)
+        return by_view.flatten(0, 2)
+
+    def complete(self, batch: Batch, views: int = 1) -> Batch:
+        """A batch with targets and numbers of all samples, and images of this process's part."""
+        return batch._replace(
+            target=self.gather(batch.target, views), index=self.gather(batch.index, views)
+        )
+
+    def normalising(self) -> AbstractContextManager[Any]:
+        """A context in which networks in training normalise as the recipe says."""
+        if self.size == 1 or not self.joint_norm:
+            return nullcontext()
+        return JointBatchNorm(self.rank, self.size)
+
+    def wait(self) -> None:
+        """Wait until all are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def tell(self, value: T) -> T:
+        """The first process's value, which can be pickled."""
+        if self.size == 1:
+            return value
+        told = [value]
+        dist.broadcast_object_list(told)
+        return told[0]
+
+    def collect(self, value: T) -> list[T]:
+        """Every process's value, by rank; they can be pickled."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    @contextmanager
+    def first_ahead(self) -> Iterator[None]:
+        """Let the first process do something before the others do: it may fill a cache for them."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+
+ALONE = Team()
+"""A process by itself."""

@@ -1,0 +1,147 @@
+"""One training step in pose estimation: joints are units, bins are classes.
+
+Shapes: ``M`` mentors, ``B`` persons, ``U`` joints, ``K`` bins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from classroomkd.core import Lesson, compose_lesson
+from classroomkd.core.filter import Blocks, Group
+from classroomkd.core.lesson import Task, labels
+from classroomkd.data.pose import PoseBatch
+from classroomkd.engine.precision import autocast
+from classroomkd.mentors.pose import Opinion, PoseMentor
+from classroomkd.methods import Method
+from classroomkd.models.pose import PoseNetwork
+from classroomkd.tasks.pose import oks_divergence
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What scores, units and the task are.
+
+    Attributes:
+        score: how everybody is ranked, by ``"likelihood"`` of the truth or by ``"oks"``.
+        task: the student's own loss, ``"mse"`` or ``"ce"``.
+        unlabelled: whether mentors ``"teach"`` joints without label, or ``"leave"`` them.
+        sigmas: ``[U]``, of OKS.
+    """
+
+    score: Literal["likelihood", "oks"]
+    task: Literal["mse", "ce"]
+    unlabelled: Literal["leave", "teach"]
+    sigmas: Tensor
+
+
+def squared_error(encoded: Blocks) -> Task:
+    r"""The usual task of heatmaps, in the unit of the mentors' terms.
+
+    .. math:: \frac{\beta^2}{2 K} \sum_k (h_k - g_k)^2
+
+    for outputs ``h`` and the truth's gaussian ``g``: what ``tau**2`` KL tends to as temperatures
+    grow, so that task and mentors count alike.
+
+    Args:
+        encoded: ``beta * g``, logits of a perfect student, ``[B, U, K]`` a block.
+    """
+
+    def task(student: Blocks, target: Blocks) -> Tensor:
+        errors = [(z - g).square().mean(-1) / 2 for z, g in zip(student, encoded, strict=True)]
+        return torch.stack(errors).sum(0)
+
+    return task
+
+
+def anchored_likelihood(encoded: Blocks) -> Task:
+    r"""The cross-entropy over bins, and the part of the squared error that it does not see.
+
+    .. math:: CE(\sigma(\beta g), \sigma(\beta h))
+              + \frac{\beta^2}{2} \Big(\frac{1}{K} \sum_k (h_k - g_k)\Big)^2
+
+    A softmax does not change when a constant is added to a map. The second term settles that
+    constant, so that outputs come to be gaussians of peak 1 on a ground of 0, as decoding wants
+    them; it is what the squared error has beyond its centred part.
+
+    Args:
+        encoded: ``beta * g``, logits of a perfect student, ``[B, U, K]`` a block.
+    """
+
+    def task(student: Blocks, target: Blocks) -> Tensor:
+        offsets = [(z - g).mean(-1).square() / 2 for z, g in zip(student, encoded, strict=True)]
+        return labels(student, target) + torch.stack(offsets).sum(0)
+
+    return task
+
+
+def hold_pose_lesson(
+    student: PoseNetwork,
+    mentors: Sequence[PoseMentor],
+    method: Method,
+    batch: PoseBatch,
+    rules: Rules,
+    precision: str = "fp32",
+    group: Group | None = None,
+) -> Lesson:
+    """Show persons to the student and to its mentors, and let the method make a lesson of it.
+
+    It is the lesson of classification with units: each joint is a classification over bins, weighed
+    by its visibility. Networks run in the given precision, the method in float32. Nothing is read
+    back to the host.
+
+    Args:
+        student: gets gradients from ``lesson.loss``.
+        mentors: may be empty.
+        method: one that is made of choices (see `Method.composition`).
+        batch: on the networks' device.
+        rules: what scores, units and the task are.
+        precision: ``"fp32"`` or ``"bf16"`` (autocast).
+        group: what is ranked together, if not as the method has it.
+    """
+    with autocast(batch.images.device, precision):
+        said = [mentor(batch.images, decoded=rules.score == "oks") for mentor in mentors]
+        outputs = tuple(block.float() for block in student(batch.images))
+    return pose_lesson(student, outputs, mentors, said, method, batch, rules, group)
+
+
+def pose_lesson(
+    student: PoseNetwork,
+    outputs: Blocks,
+    mentors: Sequence[PoseMentor],
+    said: Sequence[Opinion],
+    method: Method,
+    batch: PoseBatch,
+    rules: Rules,
+    group: Group | None = None,
+) -> Lesson:
+    """The lesson of what student and mentors have said; see `hold_pose_lesson`."""
+    composed = method.composition()
+    assert composed is not None  # checked with the recipe
+    own, choices = composed
+    codec = student.codec
+    encoded = codec.logits(codec.encode(batch.points))
+    task = {"mse": squared_error, "ce": anchored_likelihood}[rules.task](encoded)
+    ranking = heard = None
+    if said:
+        heard = torch.stack([mentor.known for mentor in mentors])
+    if said and rules.score == "oks":
+        points = [codec.decode(outputs)[0], *(o.points for o in said if o.points is not None)]
+        missed = oks_divergence(
+            torch.stack(points), batch.points, batch.visible, batch.area, rules.sigmas
+        )
+        ranking = missed[0], missed[1:]
+    return compose_lesson(
+        replace(choices, task=task),
+        codec.logits(outputs),
+        [opinion.logits for opinion in said],
+        tuple(block.softmax(-1) for block in encoded),
+        unit_weight=batch.visible,
+        taught_weight=torch.ones_like(batch.visible) if rules.unlabelled == "teach" else None,
+        heard=heard,
+        ranking=ranking,
+        group=group or own,
+    )

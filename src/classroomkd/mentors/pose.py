@@ -1,0 +1,157 @@
+"""Mentors in pose estimation: frozen networks that speak in the student's joints and bins.
+
+Shapes: ``B`` persons, ``U`` joints of the student, ``K`` bins.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from classroomkd.config.pose import PoseMentorRecipe
+from classroomkd.core.filter import Blocks
+from classroomkd.data.pose import custom_joints, joint_map, joint_set
+from classroomkd.errors import ClassroomError
+from classroomkd.models.pose import (
+    PoseNetwork,
+    build_pose_model,
+    load_pose_student,
+    parse_pose_name,
+    to_codec,
+)
+from classroomkd.models.pose.files import load_pose_weights
+
+
+class Opinion(NamedTuple):
+    """What a mentor says about a batch.
+
+    Attributes:
+        logits: in the student's bins, a block ``[B, U, K]`` each; for joints that the mentor does
+            not know, something finite that is not to be heard.
+        points: ``[B, U, 2]``, where it sees the joints, in pixels of the student's input; None
+            if not asked for.
+    """
+
+    logits: Blocks
+    points: Tensor | None
+
+
+class PoseMentor:
+    """A frozen pose network with its name, its role, and its joints in the student's order.
+
+    It is no `nn.Module`: neither the student's module tree, nor an optimizer, nor a checkpoint can
+    come to contain it. The network is in eval mode and without gradients for good.
+
+    Args:
+        network: the mentor.
+        name: in reports.
+        role: ``"teacher"`` or ``"peer"``.
+        student: whose bins and joints it is to speak in.
+
+    Attributes:
+        known: ``[U]`` bool, the joints of the student that it knows.
+        learns: False: in pose, mentors do not train along.
+
+    Raises:
+        ClassroomError: if it knows none of the student's joints.
+    """
+
+    learns = False
+
+    def __init__(
+        self,
+        network: PoseNetwork,
+        name: str,
+        role: Literal["teacher", "peer"],
+        student: PoseNetwork,
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.name, self.role = name, role
+        self.codec, self.size = student.codec, student.input_size
+        own = custom_joints(name, network.joint_names)
+        places = joint_map(own, custom_joints("student", student.joint_names))
+        if (places < 0).all():
+            raise ClassroomError(
+                f"{name} knows none of the student's joints: it has"
+                f" {', '.join(network.joint_names)}; the student has"
+                f" {', '.join(student.joint_names)}"
+            )
+        self.known = places >= 0
+        self._places = places.clamp_min(0)
+
+    def to(self, device: torch.device | str, memory_format: torch.memory_format) -> Self:
+        """Move the network; returns itself."""
+        self.network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.known, self._places = self.known.to(device), self._places.to(device)
+        return self
+
+    @property
+    def shares_bins(self) -> bool:
+        """Whether it has the student's head, size and joints, so that likelihoods compare."""
+        same = self.network.codec == self.codec and self.network.input_size == self.size
+        return same and bool(self.known.all())
+
+    @torch.no_grad()
+    def outputs(self, images: Tensor) -> Blocks:
+        """What its head gives, in its own bins and the student's joints; float32."""
+        if self.network.training:  # somebody called train() on it
+            self.network.eval()
+        said = self.network(images)
+        return tuple(block.index_select(1, self._places).float() for block in said)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, *, decoded: bool = False) -> Opinion:
+        """What it says about a batch.
+
+        Args:
+            images: ``[B, 3, H, W]`` in [0, 1], of the student's size.
+            decoded: whether to give points as well.
+        """
+        own, outputs = self.network.codec, self.outputs(images)
+        logits = to_codec(outputs, own, self.network.input_size, self.codec, self.size)
+        if not decoded:
+            return Opinion(logits, None)
+        points, _ = own.decode(outputs)
+        scale = [mine / its for mine, its in zip(self.size, self.network.input_size, strict=True)]
+        scale = torch.tensor(scale[::-1], device=points.device)  # x, then y
+        return Opinion(logits, (points + 0.5) * scale - 0.5)
+
+
+def open_pose_mentor(recipe: PoseMentorRecipe, name: str, student: PoseNetwork) -> PoseMentor:
+    """Build a mentor from its entry in a recipe.
+
+    Raises:
+        ClassroomError: if its weights cannot be had or do not fit, or it knows none of the joints.
+    """
+    if recipe.run is not None:
+        network, _ = load_pose_student(recipe.run)
+    else:
+        network = _other(recipe, name, student)
+    return PoseMentor(network, name, recipe.role, student)
+
+
+def _other(recipe: PoseMentorRecipe, name: str, student: PoseNetwork) -> PoseNetwork:
+    """A network of another library, or of a file of weights."""
+    assert recipe.model is not None  # checked with the recipe
+    joints = joint_set(recipe.joints or "coco")
+    size = recipe.input
+    if size is None and parse_pose_name(recipe.model).body not in ("hf", "torchvision"):
+        size = student.input_size
+    fetched = recipe.checkpoint is None
+    try:
+        network = build_pose_model(
+            recipe.model, joints.names, joints.pairs, size, pretrained=fetched
+        )
+    except (ValueError, TypeError) as error:
+        raise ClassroomError(f"{name}: {error}") from error
+    if recipe.checkpoint is not None:
+        load_pose_weights(network, recipe.checkpoint)
+    return network
+
+
+def check_scores(mentors: Sequence[PoseMentor], score: str) -> Literal["likelihood", "oks"]:
+    """By what mentors are ranked: as asked, or by what can be compared."""
+    if score == "auto":
+        return "likelihood" if all(mentor.shares_bins for mentor in mentors) else "oks"
+    return "oks" if score == "oks" else "likelihood"
