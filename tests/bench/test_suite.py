@@ -322,13 +322,12 @@ def test_the_suites_of_the_package_are_valid(tmp_path, monkeypatch):
     from pathlib import Path
 
     monkeypatch.chdir(tmp_path)
-    for model in (
-        "resnet32",
-        "resnet8",
-        "resnet14",
-        "MobileNetV2",
-    ):  # mentors of cifar100-classroom
-        folder = tmp_path / "runs" / f"cifar100-{model}"
+    mentors = {
+        "cifar100": ("resnet32", "resnet8", "resnet14", "MobileNetV2"),
+        "lspet": ("base", "small", "tiny", "simcc"),
+    }
+    for name in (f"{data}-{model}" for data, models in mentors.items() for model in models):
+        folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         (folder / "student.safetensors").touch()
     example = Path(__file__).parents[2] / "examples" / "three_seeds.yaml"

@@ -69,8 +69,8 @@ def test_a_resumed_run_is_that_of_one_without_a_break(digits_recipe, tmp_path):
 
     classroom_of = build_classroom
 
-    def until_the_second_epoch(recipe, say):
-        classroom = classroom_of(recipe, say)
+    def until_the_second_epoch(*arguments):
+        classroom = classroom_of(*arguments)
         begin = classroom.hearing.begin
         classroom.hearing.begin = lambda view, index: (
             begin(view, index) if view == 0 else stop(view)

@@ -153,6 +153,15 @@ class PoseRecipe(RunRecipe):
     train: Train = Train()
     lessons: PoseLessons = PoseLessons()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_optimizer(cls, raw: Any) -> Any:
+        """AdamW, as is usual for poses: logits are ten times the outputs, too steep for SGD."""
+        train = raw.get("train") or {} if isinstance(raw, dict) else None
+        if not isinstance(train, dict) or train.get("optimizer") is not None:
+            return raw
+        return {**raw, "train": {**train, "optimizer": {"name": "adamw", "lr": 2e-3}}}
+
     @model_validator(mode="after")
     def _method_of_units(self) -> Self:
         from classroomkd.methods import create_method, option_mistakes
