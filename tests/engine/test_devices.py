@@ -13,10 +13,11 @@ from torch import nn
 
 from classroomkd.config.schema import Train
 from classroomkd.data import ViewLoader, load_image_set
-from classroomkd.engine.build import build_classroom, training_views
+from classroomkd.engine.build import build_classroom
 from classroomkd.engine.devices import ALONE, Team, join, must_start, start
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
+from classroomkd.engine.views import training_views
 from classroomkd.errors import ClassroomError, RecipeError
 
 pytestmark = pytest.mark.timeout(1200)  # processes take their time to start on a busy machine

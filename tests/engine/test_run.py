@@ -113,7 +113,7 @@ def test_a_truncated_checkpoint_is_named(run):
 def test_ties_on_the_development_split_go_to_the_earlier_epoch(
     digits_recipe, tmp_path, monkeypatch
 ):
-    import classroomkd.engine.build as module
+    import classroomkd.engine.classroom as module
 
     scores = {"top1": 100 / 3, "top5": 50.0, "nll": 1.0, "ece": 1.0}
     monkeypatch.setattr(module, "evaluate", lambda *_: dict(scores))

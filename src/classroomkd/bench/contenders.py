@@ -16,7 +16,7 @@ from classroomkd.bench.textbook import train_textbook
 from classroomkd.config import Recipe
 from classroomkd.config.schema import MethodRecipe, Student, Train
 from classroomkd.data import ImageSet, ViewLoader, crop, flip
-from classroomkd.engine.build import Classroom
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.hearing import Hearing
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.trainer import fit

@@ -20,10 +20,11 @@ from classroomkd.bench.clock import now
 from classroomkd.bench.contenders import Settings, build_bench
 from classroomkd.bench.student import StudentSteps
 from classroomkd.data import Batch
-from classroomkd.engine.build import Classroom, choose_device
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.hearing import outputs
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.runs import environment
+from classroomkd.engine.views import choose_device
 from classroomkd.methods import Outputs, create_method, list_methods, method_class
 
 SAMPLES = 50_000  # what methods with a memory remember: CIFAR-100's training set

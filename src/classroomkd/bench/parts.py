@@ -5,7 +5,7 @@ from statistics import median
 import torch
 
 from classroomkd.bench.clock import now
-from classroomkd.engine.build import Classroom
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.hearing import outputs
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.precision import autocast

@@ -11,7 +11,7 @@ import torch
 
 from classroomkd.bench.clock import Clock, ratios
 from classroomkd.bench.contenders import Settings, build_bench, put_on_shelves, train_plainly
-from classroomkd.engine.build import Classroom
+from classroomkd.engine.classroom import Classroom
 from classroomkd.mentors import Mentor
 
 

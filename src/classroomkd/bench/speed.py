@@ -32,8 +32,8 @@ from classroomkd.bench.pieces import measure_bank, measure_loss
 from classroomkd.bench.roofline import measure_roofline, peak_memory
 from classroomkd.bench.scaling import measure_scaling
 from classroomkd.bench.telling import describe
-from classroomkd.engine.build import choose_device
 from classroomkd.engine.runs import environment
+from classroomkd.engine.views import choose_device
 from classroomkd.errors import ClassroomError, unknown_name
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.tuning import keep_freed_memory

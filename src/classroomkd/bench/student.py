@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 
 from classroomkd.data import Batch
-from classroomkd.engine.build import Classroom
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.optim import build_optimizer
 from classroomkd.engine.precision import autocast
 

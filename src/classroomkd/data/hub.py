@@ -1,12 +1,14 @@
 """Tables of Hugging Face's `datasets`, opened: from Parquet files, its own folders, or its hub."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from classroomkd.data.files import named
+from classroomkd.data.remote import ParquetSource, cure, said
 from classroomkd.data.splits import group_files, split_of
-from classroomkd.data.streams import ParquetSource, Stream, cure, open_stream
+from classroomkd.data.streams import Stream, open_stream
 from classroomkd.errors import ClassroomError
 
 if TYPE_CHECKING:
@@ -56,10 +58,13 @@ def open_tables(
 def _streamed_from_files(files: list[Path]) -> Stream:
     from fsspec.implementations.local import LocalFileSystem
 
-    sources = [
-        ParquetSource(str(file.absolute()), changed=file.stat().st_mtime_ns) for file in files
-    ]
-    return open_stream(LocalFileSystem(), tuple(sources), files[0].parent.absolute())
+    system = LocalFileSystem()
+    return open_stream(
+        tuple(
+            ParquetSource(system, str(file.absolute()), changed=file.stat().st_mtime_ns)
+            for file in files
+        )
+    )
 
 
 def _streamed_from_hub(hub: str, subset: str | None) -> dict[str, Stream]:
@@ -68,30 +73,40 @@ def _streamed_from_hub(hub: str, subset: str | None) -> dict[str, Stream]:
 
     try:
         system = HfFileSystem()
-        found = _own_parquet(hub, subset) or _converted_parquet(system, hub, subset)
+        found, declared = _own_parquet(hub, subset)
+        found = found or _converted_parquet(system, hub, subset)
         chosen = {
-            split: tuple(ParquetSource(name, _content(system.info(name))) for name in names)
+            split: tuple(ParquetSource(system, name, _content(system.info(name))) for name in names)
             for split, names in _by_split(found, hub).items()
         }
     except ClassroomError:
         raise
     except Exception as error:  # the hub, the network and the cache each raise their own
         raise ClassroomError(
-            f"{hub}: cannot be streamed from the Hugging Face hub ({error}). {cure(error)}; and check"
-            " its configuration (data.subset)"
+            f"{hub}: cannot be streamed from the Hugging Face hub ({said(error)}). {cure(error)};"
+            " and check its configuration (data.subset)"
         ) from error
-    return {split: open_stream(system, sources, None) for split, sources in chosen.items()}
+    return {
+        split: replace(open_stream(sources), declared=declared) for split, sources in chosen.items()
+    }
 
 
-def _own_parquet(hub: str, subset: str | None) -> dict[str, list[str]]:
-    """The Parquet files of each split of the repository; none if it has other files."""
+def _own_parquet(hub: str, subset: str | None) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """The Parquet files of each split of a repository, and the types of columns on its card.
+
+    There are none if it has other files, or a script, which `datasets` does not run.
+    """
     import datasets
 
-    files = datasets.load_dataset_builder(hub, subset).config.data_files or {}
+    try:
+        builder = datasets.load_dataset_builder(hub, subset)
+    except (FileNotFoundError, RuntimeError):
+        return {}, {}
+    files = builder.config.data_files or {}
     names = {str(split): [str(name) for name in chosen] for split, chosen in files.items()}
     if all(name.endswith(".parquet") for chosen in names.values() for name in chosen):
-        return names
-    return {}
+        return names, dict(builder.info.features or {})
+    return {}, {}
 
 
 def _converted_parquet(

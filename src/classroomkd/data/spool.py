@@ -70,9 +70,9 @@ class Spool:
         return table
 
     def _make_room(self, latest: Path) -> None:
-        """Remove what was not used for longest. Who has it mapped keeps it."""
+        """Remove what was not used for longest, or never finished. Who has it mapped keeps it."""
         found = []
-        for file in self.folder.glob("*.arrow"):
+        for file in [*self.folder.glob("*.arrow"), *self.folder.glob("*.part")]:
             with suppress(FileNotFoundError):  # another process makes room, too
                 status = file.stat()
                 found.append((status.st_mtime_ns, status.st_size, file))

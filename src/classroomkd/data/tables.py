@@ -59,7 +59,9 @@ def read_table_set(
         subset: which configuration of the hub's data set, or which folder of ``path``.
         streaming: whether to fetch row groups of the table's Parquet files when they are needed,
             and to store no more than a few of them. The order of an epoch is then nearly uniform:
-            see `StreamStore.order`. ``bad_images: skip`` reads all of the table once.
+            see `StreamStore.order`. ``bad_images: skip`` fetches all of the table once, and a
+            development split that is taken from the training set all of it in each epoch, since
+            its rows are everywhere.
         options: those of `Showing`.
 
     Raises:
@@ -75,7 +77,7 @@ def read_table_set(
         found = f"{origin} ({role})"
         table = tables[role]
         if isinstance(table, Stream):
-            store = table.store(image, found)
+            store = table.store(image, found, None if path is None else folder)
         else:
             store = _store(table, image, found, folder)
         own = names or getattr(table.features[label], "names", None)

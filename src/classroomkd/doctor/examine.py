@@ -10,7 +10,8 @@ from classroomkd.doctor.finding import Finding
 from classroomkd.doctor.gradients import Shares, gradient_shares
 from classroomkd.doctor.mentors import Heard, find_twins, judge_mentor, weights
 from classroomkd.doctor.sample import ask, judged_on, plain_sample
-from classroomkd.engine.build import Classroom, build_classroom, heard_mentors
+from classroomkd.engine.build import build_classroom, heard_mentors
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.hearing import outputs
 from classroomkd.engine.plan import forecast
 from classroomkd.mentors import StoredMentor

@@ -16,7 +16,7 @@ from classroomkd.doctor.finding import Finding
 from classroomkd.doctor.order import best_order, right_in_best_order
 from classroomkd.doctor.pixels import Scale, better_pixels
 from classroomkd.doctor.sample import gain, interval
-from classroomkd.engine.build import Classroom
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.runs import RunFolder
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from classroomkd.data import Batch, ImageSet
 from classroomkd.data.photos import PhotoSet
-from classroomkd.engine.build import Classroom
+from classroomkd.engine.classroom import Classroom
 from classroomkd.mentors import Mentor
 
 SAMPLES, PHOTOS = 2048, 320  # photographs are decoded one by one

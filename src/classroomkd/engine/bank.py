@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from classroomkd.config import Recipe
 from classroomkd.data import ViewLoader
-from classroomkd.engine.build import choose_device, open_mentors, training_sets, training_views
+from classroomkd.engine.build import open_mentors
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.shelves import Plan, Say, open_shelves, plan_bank
+from classroomkd.engine.views import choose_device, training_sets, training_views
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor, StoredMentor
 from classroomkd.mentors.bank import Shard, Shelf, decode, encode, folder_size, rows, size_text

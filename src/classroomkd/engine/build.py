@@ -1,139 +1,30 @@
 """From a recipe to the things that a run needs: data, student, mentors, method."""
 
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from classroomkd.config import Recipe
-from classroomkd.config.schema import Data, MentorRecipe, View
-from classroomkd.core import Lesson
+from classroomkd.config.schema import MentorRecipe
 from classroomkd.data import (
-    Batch,
     ImageSet,
-    PhotoSet,
-    ViewFunction,
     ViewLoader,
-    create_view,
-    development_split,
-    load_image_set,
 )
 from classroomkd.engine.attendance import Attendance
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.devices import ALONE, Team
 from classroomkd.engine.hearing import Hearing, outputs
 from classroomkd.engine.shelves import open_shelves
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.views import EVALUATION_BATCH, choose_device, training_sets, training_views
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import AwayMentor, Mentor, mentor_names, open_mentor
 from classroomkd.methods import Method, Outputs, create_method, method_class
 from classroomkd.models import (
     Network,
-    StudentFile,
     build_model,
-    load_student,
     load_weights,
-    save_student,
 )
-from classroomkd.tasks.classification import evaluate
-
-EVALUATION_BATCH = 512
-
-
-@dataclass
-class Classroom:
-    """A student, its mentors, the method, and the data that they meet on.
-
-    Attributes:
-        recipe: what it was built from.
-        student: in training mode, on the device.
-        mentors: those that the method listens to.
-        method: on the device.
-        train: augmented views, in an order of their own for each epoch.
-        dev: plain images of the development split, or None without one.
-        device: where everything lies.
-        hearing: what the mentors say about a batch, live or from the recipe's bank.
-        team: the processes that train the student together.
-    """
-
-    recipe: Recipe
-    student: Network
-    mentors: list[Mentor]
-    method: Method
-    train: ViewLoader
-    dev: ViewLoader | None
-    device: torch.device
-    hearing: Hearing
-    team: Team = ALONE
-
-    @property
-    def headline(self) -> str:
-        """The result that a student is chosen by; more is better, in percent."""
-        return "top1"
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The data's classes."""
-        return self.train.image_set.classes
-
-    def data_facts(self) -> dict[str, Any]:
-        """How many samples there are, and what the training set's content is known by."""
-        return {
-            "training_samples": len(self.train.image_set),
-            "development_samples": len(self.dev.image_set) if self.dev else 0,
-            "fingerprint": self.train.image_set.fingerprint,
-        }
-
-    def evaluate(self, student: nn.Module, loader: ViewLoader) -> dict[str, float]:
-        """How well a student does on plain images; see `tasks.evaluate`."""
-        return evaluate(student, loader, len(self.classes))
-
-    def test_views(self) -> ViewLoader:
-        """The test set's plain images."""
-        return test_loader(self.recipe.data, self.device)
-
-    def illustrate(self, student: Network, folder: Path) -> None:
-        """Nothing but numbers is kept for the report."""
-
-    def save(self, student: Network, folder: Path, epoch: int, result: float | None) -> None:
-        """Write a student's files; ``result`` is its headline on the development split."""
-        data = self.recipe.data.name
-        save_student(student, StudentFile(student.name, self.classes, data, epoch, result), folder)
-
-    def load(self, folder: Path) -> tuple[Network, int, float | None]:
-        """A student from its files, on the device, with the epoch and result it was saved with."""
-        student, info = load_student(folder)
-        return student.to(self.device), info.epoch, info.top1
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Order, views and every other chance of an epoch are functions of seed and epoch alone."""
-        self.train.set_epoch(epoch)
-        self.method.begin_epoch(epoch, self.recipe.train.epochs)
-        self.hearing.begin(self.train.view, self.train.samples())
-        torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
-
-    def hold(self, batch: Batch) -> Lesson:
-        """The lesson of a batch; see `hold_lesson`."""
-        precision = self.recipe.train.precision
-        lesson = hold_lesson(
-            self.student,
-            self.mentors,
-            self.method,
-            batch,
-            precision,
-            hear=self.hearing,
-            team=self.team,
-        )
-        self.hearing.note(lesson)
-        return lesson
-
-    def end_epoch(self) -> None:
-        """Let the bank keep what mentors have said in the epoch."""
-        self.hearing.end()
 
 
 def build_classroom(
@@ -228,56 +119,6 @@ def open_mentors(
     return mentors
 
 
-def training_views(
-    recipe: Recipe,
-    train_set: ImageSet,
-    device: torch.device,
-    *,
-    views: int = 1,
-    batch_size: int | None = None,
-    team: Team = ALONE,
-) -> ViewLoader:
-    """The training set in the recipe's views: in batches of a step, each epoch in its own order.
-
-    Args:
-        recipe: which views, and their seed.
-        train_set: what is shown.
-        device: where batches are made.
-        views: how many of a sample are in a batch, 1 or 2.
-        batch_size: for all samples in their own order, as the bank wants them, in such batches.
-        team: of which this process sees its part of each batch.
-
-    Raises:
-        ClassroomError: if the set is smaller than a batch, and cannot be divided.
-    """
-    if len(train_set) < recipe.train.batch_size and len(train_set) % team.size:
-        raise ClassroomError(
-            f"the {len(train_set)} training samples are one batch, which {team.size} processes"
-            " cannot share equally: train in one process, or with a smaller train.batch_size"
-        )
-
-    def functions(views: tuple[View, ...]) -> list[ViewFunction]:
-        return [create_view(view.name, **view.options) for view in views]
-
-    return ViewLoader(
-        train_set,
-        batch_size or recipe.train.batch_size,
-        seed=recipe.seed,
-        view_seed=recipe.data.view_seed,
-        repeat=recipe.data.repeat,
-        augment=functions(recipe.data.augment),
-        second=functions(recipe.data.second) if views == 2 else None,
-        mixing=recipe.data.mixing,
-        smoothing=recipe.data.smoothing,
-        copies=recipe.data.copies,
-        shuffle=batch_size is None,
-        drop_last=batch_size is None and len(train_set) >= recipe.train.batch_size,
-        device=device,
-        channels_last=recipe.train.channels_last,
-        part=(team.rank, team.size),
-    )
-
-
 def _check_bank(recipe: Recipe, method: Method) -> None:
     stored = recipe.bank is not None or any(mentor.outputs for mentor in recipe.mentors)
     if stored and (method.needs_features or method.views > 1):
@@ -340,29 +181,6 @@ def _misfit(
     )
 
 
-def training_sets(data: Data) -> tuple[ImageSet, ImageSet | None]:
-    """The training set less its development split, and the latter (None if its size is 0).
-
-    Photographs may come with a development split of their own.
-    """
-    whole = load_image_set(data.name, "train", path=data.path, hub=data.hub, **data.reading)
-    if not data.dev:
-        return whole, None
-    own = whole.development if isinstance(whole, PhotoSet) else None
-    if own is not None:
-        return whole, own
-    train_rows, dev_rows = development_split(whole.target, data.dev, data.dev_seed)
-    return whole.subset(train_rows), whole.subset(dev_rows)
-
-
-def test_loader(data: Data, device: torch.device) -> ViewLoader:
-    """The test set's plain images."""
-    test = load_image_set(data.name, "test", path=data.path, hub=data.hub, **data.reading)
-    for note in test.notes:
-        print(note, file=sys.stderr)
-    return ViewLoader(test, EVALUATION_BATCH, device=device)
-
-
 def heard_mentors(recipe: Recipe) -> list[tuple[MentorRecipe, str]]:
     """The mentors that the recipe's method listens to, each with its name."""
     everybody = list(zip(recipe.mentors, mentor_names(recipe.mentors), strict=True))
@@ -372,21 +190,3 @@ def heard_mentors(recipe: Recipe) -> list[tuple[MentorRecipe, str]]:
     if listens == "one" and len(everybody) > 1:
         return [(entry, name) for entry, name in everybody if entry.role == "teacher"]
     return everybody
-
-
-def choose_device(name: str, team: Team = ALONE) -> torch.device:
-    """The device that a recipe names; ``auto`` is a GPU where there is one.
-
-    In a team, each process has the GPU of its place on its machine.
-
-    Raises:
-        ClassroomError: if the device is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and team.size > 1:
-        device = torch.device("cuda", team.local_rank)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ClassroomError(f"train.device={name}: torch finds no CUDA device; use cpu or auto")
-    return device

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from classroomkd.data import ViewLoader
-from classroomkd.engine.build import EVALUATION_BATCH, choose_device, test_loader, training_sets
 from classroomkd.engine.runs import RunFolder
+from classroomkd.engine.views import EVALUATION_BATCH, choose_device, test_loader, training_sets
 from classroomkd.errors import ClassroomError
 from classroomkd.models import load_student
 from classroomkd.tasks.classification import evaluate

@@ -10,7 +10,8 @@ from time import perf_counter
 import torch
 
 from classroomkd.config import Recipe
-from classroomkd.engine.build import Classroom, build_classroom
+from classroomkd.engine.build import build_classroom
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.hearing import outputs
 from classroomkd.engine.optim import build_optimizer
 from classroomkd.engine.precision import autocast

@@ -18,9 +18,9 @@ from classroomkd.data.pose import (
     development_persons,
     load_persons,
 )
-from classroomkd.engine.build import choose_device
 from classroomkd.engine.pose.lesson import Rules, hold_pose_lesson
 from classroomkd.engine.pose.pictures import keep_pictures
+from classroomkd.engine.views import choose_device
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import mentor_names
 from classroomkd.mentors.pose import PoseMentor, check_scores, open_pose_mentor
@@ -42,7 +42,7 @@ EVALUATION_BATCH = 128
 class PoseClassroom:
     """A student, its mentors, the method, and the persons that they look at.
 
-    It offers what `classroomkd.engine.build.Classroom` does, and the engine needs no more.
+    It is what the engine asks for: see `classroomkd.engine.protocol.AnyClassroom`.
     """
 
     recipe: PoseRecipe

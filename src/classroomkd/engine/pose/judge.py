@@ -3,9 +3,9 @@
 from typing import Any
 
 from classroomkd.config import PoseRecipe, parse_recipe
-from classroomkd.engine.build import choose_device
 from classroomkd.engine.pose.build import plain_loader, read_persons, training_persons
 from classroomkd.engine.runs import RunFolder
+from classroomkd.engine.views import choose_device
 from classroomkd.errors import ClassroomError
 from classroomkd.models.pose import PoseNetwork, PoseStudentFile, load_pose_student
 from classroomkd.tasks.pose import evaluate_pose
