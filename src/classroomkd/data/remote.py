@@ -76,9 +76,9 @@ class ParquetSource:
 
 
 def said(error: Exception) -> str:
-    """An error's own words in one line, or what it is called.
+    r"""An error's own words in one line, or what it is called.
 
-    >>> said(OSError("403:\\n  forbidden")), said(TimeoutError())
+    >>> said(OSError("403:\n  forbidden")), said(TimeoutError())
     ('403: forbidden', 'TimeoutError')
     """
     return " ".join(str(error).split()) or type(error).__name__
