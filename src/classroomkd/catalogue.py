@@ -56,10 +56,12 @@ def models() -> Iterator[str]:
 
 
 def datasets() -> Iterator[str]:
-    """Every data set."""
+    """Every data set; those of persons are for ``task: pose``."""
     from classroomkd.data import list_datasets
+    from classroomkd.data.pose import list_persons
 
     yield from list_datasets()
+    yield from (f"{name}  (task: pose)" for name in list_persons())
 
 
 def recipes() -> Iterator[str]:

@@ -142,6 +142,14 @@ class PoseLessons(Section):
     flip_test: bool = Field(default=True, description="judge on the mean with the mirror image")
 
 
+def joints_as_units(raw: dict[str, Any]) -> dict[str, Any]:
+    """A recipe in which ``method.group: joint`` is called ``unit``, as the core has it."""
+    method = raw.get("method")
+    if isinstance(method, dict) and method.get("group") == "joint":
+        return {**raw, "method": {**method, "group": "unit"}}
+    return raw
+
+
 class PoseRecipe(RunRecipe):
     """Everything that decides a run in pose estimation."""
 

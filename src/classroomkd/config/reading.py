@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from classroomkd.config.lineups import DATA, lineup_recipe, list_lineups
 from classroomkd.config.mistakes import describe
-from classroomkd.config.pose import PoseRecipe
+from classroomkd.config.pose import PoseRecipe, joints_as_units
 from classroomkd.config.schema import SGD, Data, MethodRecipe, OneCycle, Recipe, View
 from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name
 
@@ -94,6 +94,7 @@ def parse_recipe(raw: dict[str, Any], source: str = "recipe") -> AnyRecipe:
     """Check a recipe given as a dictionary, by its task; errors as in `load_recipe`."""
     mistakes, recipe = [], None
     kind = PoseRecipe if raw.get("task") == "pose" else Recipe
+    raw = joints_as_units(raw) if kind is PoseRecipe else raw
     try:
         recipe = kind.model_validate(raw)
     except ValidationError as error:

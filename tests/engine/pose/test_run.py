@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from classroomkd.config import parse_recipe
 from classroomkd.core import classroom_loss
 from classroomkd.engine.judge import judge
 from classroomkd.engine.pose import build_pose_classroom
@@ -117,6 +118,17 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(taught, tmp_path, monkeypatc
     assert (tmp_path / "run" / "student.safetensors").read_bytes() == (
         folder / "student.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.parametrize(("group", "shape"), [("joint", (2, 16, 14)), ("batch", (2, 16))])
+def test_what_is_ranked_together(taught, group, shape):
+    recipe = taught[0]
+    raw = recipe.model_dump(mode="json")
+    classroom = build(parse_recipe({**raw, "method": {"name": "classroom", "group": group}}))
+    classroom.begin_epoch(0)
+    lesson = classroom.hold(next(iter(classroom.train)))
+    assert lesson.active.shape == shape
+    assert lesson.loss.isfinite()
 
 
 def test_long_runs_leave_mentors_as_they_are(taught):
