@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
         (layout / split).write_bytes(pickle.dumps(content, protocol=2))
     names = {"fine_label_names": [f"class {k}" for k in range(100)]}
     (layout / "meta").write_bytes(pickle.dumps(names, protocol=2))
-    draw_set(place / "data" / "lspet", {"train": 32, "val": 8})
+    draw_set(place / "data" / "lspet", {"train": 16, "val": 4})
     return place
 
 
