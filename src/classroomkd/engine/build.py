@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
-from classroomkd.config import Recipe
+from classroomkd.config import AnyRecipe, Recipe
 from classroomkd.config.schema import MentorRecipe
 from classroomkd.data import (
     ImageSet,
@@ -181,8 +182,8 @@ def _misfit(
     )
 
 
-def heard_mentors(recipe: Recipe) -> list[tuple[MentorRecipe, str]]:
-    """The mentors that the recipe's method listens to, each with its name."""
+def heard_mentors(recipe: AnyRecipe) -> list[tuple[Any, str]]:
+    """The entries of the mentors that the recipe's method listens to, each with its name."""
     everybody = list(zip(recipe.mentors, mentor_names(recipe.mentors), strict=True))
     listens = method_class(recipe.method.name).listens
     if listens == "nobody":

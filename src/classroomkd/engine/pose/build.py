@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from classroomkd.config.pose import PoseMentorRecipe, PoseRecipe
+from classroomkd.config.pose import PoseRecipe
 from classroomkd.core import Lesson
 from classroomkd.data.pose import (
     PersonSet,
@@ -18,13 +18,13 @@ from classroomkd.data.pose import (
     development_persons,
     load_persons,
 )
+from classroomkd.engine.build import heard_mentors
 from classroomkd.engine.pose.lesson import Rules, hold_pose_lesson
 from classroomkd.engine.pose.pictures import keep_pictures
 from classroomkd.engine.views import choose_device
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors import mentor_names
 from classroomkd.mentors.pose import PoseMentor, check_scores, open_pose_mentor
-from classroomkd.methods import Method, create_method, method_class
+from classroomkd.methods import Method, create_method
 from classroomkd.models.pose import (
     PoseNetwork,
     PoseStudentFile,
@@ -139,7 +139,7 @@ def build_pose_classroom(recipe: PoseRecipe, say: Callable[[str], object] = prin
     student.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     mentors = [
         open_pose_mentor(entry, name, student).to(device, memory_format)
-        for entry, name in heard_pose_mentors(recipe)
+        for entry, name in heard_mentors(recipe)
     ]
     torch.manual_seed(recipe.seed)
     method = create_method(recipe.method.name, **recipe.method.options).to(device)
@@ -188,17 +188,6 @@ def choose_rules(
         unlabelled=lessons.unlabelled,
         sigmas=torch.tensor(persons.joints.sigmas, device=device),
     )
-
-
-def heard_pose_mentors(recipe: PoseRecipe) -> list[tuple[PoseMentorRecipe, str]]:
-    """The mentors that the recipe's method listens to, each with its name."""
-    everybody = list(zip(recipe.mentors, mentor_names(recipe.mentors), strict=True))
-    listens = method_class(recipe.method.name).listens
-    if listens == "nobody":
-        return []
-    if listens == "one" and len(everybody) > 1:
-        return [(entry, name) for entry, name in everybody if entry.role == "teacher"]
-    return everybody
 
 
 def read_persons(recipe: PoseRecipe, split: str) -> PersonSet:
