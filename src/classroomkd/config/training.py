@@ -93,6 +93,11 @@ class Train(Section):
     sync_batchnorm: bool = Field(
         default=True, description="batch statistics of the whole batch, not of a device's part"
     )
+    student_placement: Literal["replicate", "shard"] = Field(
+        default="replicate",
+        description="the student on each device, or its weights, gradients and optimizer state"
+        " divided over them (FSDP), for one too large for a device",
+    )
     mentor_placement: Literal["replicate", "shard", "offload"] = Field(
         default="replicate",
         description="frozen mentors on each device, each on one of them, or in the host's memory"
@@ -120,6 +125,11 @@ class Train(Section):
             raise ValueError(
                 f"batch_size {self.batch_size} is the whole batch, of which {self.devices} devices"
                 f" take equal parts: make it {share * self.devices}"
+            )
+        if self.student_placement == "shard" and self.ema is not None:
+            raise ValueError(
+                "student_placement: shard leaves no process with all weights to average: leave out"
+                " ema, or student_placement"
             )
         if self.devices > 1 and ":" in self.device:
             raise ValueError(

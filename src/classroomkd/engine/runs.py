@@ -29,6 +29,8 @@ FILES = {
     "student.safetensors", "student.json", "summary.json", "report.html",
     "pictures.safetensors", "pictures.json",
 }  # fmt: skip
+PLACES = {f"train.{key}" for key in ("device", "devices", "student_placement", "mentor_placement")}
+"""What may change when a run is resumed: where it is trained, not what."""
 
 
 class RunFolder:
@@ -111,12 +113,12 @@ class RunFolder:
                 f"{self.checkpoint} does not exist, there is nothing to resume: "
                 "start again without --resume"
             )
-        if (stored := self.recipe()) != recipe:
-            old, new = stored.model_dump(mode="json"), recipe.model_dump(mode="json")
-            changed = ", ".join(key for key in new if new[key] != old[key])
+        old, new = (r.model_dump(mode="json") for r in (self.recipe(), recipe))
+        changed = [key for key in _differences(old, new) if key not in PLACES]
+        if changed:
             raise ClassroomError(
-                f"{self.path} was started with another recipe; what differs: {changed}. "
-                "Resume with the same recipe, or start anew with --out"
+                f"{self.path} was started with another recipe; what differs: {', '.join(changed)}."
+                " Resume with the same recipe, or start anew with --out"
             )
 
     def recipe(self) -> AnyRecipe:
@@ -216,3 +218,15 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Paths at which two recipes differ.
+
+    >>> _differences({"a": {"b": 1, "c": 2}, "d": [3]}, {"a": {"b": 1, "c": 5}, "d": [3, 4]})
+    ['a.c', 'd']
+    """
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [path] if old != new else []
+    inside = ((key, f"{path}.{key}" if path else key) for key in {**old, **new})
+    return [d for key, name in inside for d in _differences(old.get(key), new.get(key), name)]

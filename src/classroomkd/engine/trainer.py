@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,12 +11,22 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.optim import Optimizer
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
 from classroomkd.engine.devices import ALONE, Team
+from classroomkd.engine.devices.sharding import (
+    average_whole,
+    clip_norm,
+    let_go,
+    shard,
+    whole_weights,
+)
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.protocol import AnyClassroom
 from classroomkd.errors import ClassroomError
@@ -46,6 +57,10 @@ class LessonModule(L.LightningModule):
         self.latest = lesson.loss.detach()
         return lesson.loss
 
+    def whole_student(self) -> Network | None:
+        """The student as others can use it, at least in the first process; all must call this."""
+        return self.student
+
     def on_train_epoch_start(self) -> None:
         """Begin the epoch as any other loop would, so that resuming is exact."""
         self._classroom().begin_epoch(self.current_epoch)
@@ -54,12 +69,69 @@ class LessonModule(L.LightningModule):
         """Let the bank keep what mentors have said."""
         self._classroom().end_epoch()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save tensors in the plain order of memory, as a divided student reads them, too."""
+        checkpoint |= _laid_out(dict(checkpoint), torch.contiguous_format)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the optimizer's state the weights' order of memory: steps are faster so."""
+        if self._classroom().recipe.train.channels_last:
+            states = checkpoint["optimizer_states"]
+            checkpoint["optimizer_states"] = _laid_out(states, torch.channels_last)
+
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer over student and method, its schedule stepped after each batch."""
         classroom = self._classroom()
         optimizer = build_optimizer(self.parameters(), classroom.recipe.train)
         schedule = build_schedule(optimizer, classroom.recipe.train, len(classroom.train))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+class ShardedLessonModule(LessonModule):
+    """The same, with the student divided over the processes of a team.
+
+    The first process keeps a whole copy in the host's memory, to be judged and saved.
+    """
+
+    def __init__(
+        self, classroom: AnyClassroom, on_lesson: Callable[[Lesson], None], team: Team
+    ) -> None:
+        super().__init__(classroom, on_lesson)
+        copy = deepcopy(self.student).cpu() if team.first else None
+        self._copy, self._team = lambda: copy, team
+
+    def configure_model(self) -> None:
+        """Divide the student, once."""
+        if not isinstance(self.student, FSDPModule):
+            assert self.device_mesh is not None
+            shard(self.student, self.device_mesh["data_parallel"])
+
+    def whole_student(self) -> Network | None:
+        """The copy, with the weights of now; None in the other processes."""
+        weights, copy = whole_weights(self.student), self._copy()
+        if copy is None:
+            return None
+        copy.load_state_dict(weights)
+        return copy.to(self.device)
+
+    def on_after_backward(self) -> None:
+        """Average what `DistributedDataParallel` would have averaged."""
+        average_whole(self.parameters(), self._team.size)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm over all processes' parts."""
+        if gradient_clip_val:
+            clip_norm(self.parameters(), gradient_clip_val)
+
+    def teardown(self, stage: str) -> None:
+        """Let the group of processes end."""
+        assert self.device_mesh is not None
+        let_go(self.device_mesh)
 
 
 class _Bar(TQDMProgressBar):
@@ -85,7 +157,9 @@ class _EpochEnd(Callback):
         averaged = self.average and self.average._average_model
         module = cast(LessonModule, averaged.module if averaged else pl_module)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.on_epoch(trainer.current_epoch, graduate(module.student, module.method), rate)
+        student = module.whole_student()
+        if student is not None:
+            self.on_epoch(trainer.current_epoch, graduate(student, module.method), rate)
         if self.checkpoint is not None:
             part = self.checkpoint.with_suffix(".part")
             trainer.save_checkpoint(part)  # the first process writes, the others wait for it
@@ -115,13 +189,18 @@ def fit(
         team: the processes that train the student together, each of which calls this.
     """
     train = classroom.recipe.train
-    module = LessonModule(classroom, on_lesson)
+    sharded = team.size > 1 and train.student_placement == "shard"
+    module = (
+        ShardedLessonModule(classroom, on_lesson, team)
+        if sharded
+        else LessonModule(classroom, on_lesson)
+    )
     average = EMAWeightAveraging(decay=train.ema) if train.ema is not None else None
     callbacks: list[Callback] = [_Bar(refresh_rate=10, leave=False)] if progress else []
     callbacks += [average] if average else []
     callbacks.append(_EpochEnd(on_epoch, checkpoint, average))
     trainer = _quiet_trainer(
-        **_places(classroom.device, team),
+        **_places(classroom.device, team, sharded),
         max_epochs=train.epochs,
         gradient_clip_val=train.clip,
         callbacks=callbacks,
@@ -142,7 +221,14 @@ def fit(
             raise
 
 
-def _places(device: torch.device, team: Team) -> dict[str, Any]:
+def _laid_out(tree: Any, order: torch.memory_format) -> Any:
+    """The same tree with its maps (tensors of four dimensions) in an order of memory."""
+    return apply_to_collection(
+        tree, Tensor, lambda t: t.contiguous(memory_format=order) if t.ndim == 4 else t
+    )
+
+
+def _places(device: torch.device, team: Team, sharded: bool) -> dict[str, Any]:
     """Where the Trainer runs: in this process alone, or in those that are there already."""
     cuda = device.type == "cuda"
     accelerator = "gpu" if cuda else "cpu"
@@ -152,10 +238,16 @@ def _places(device: torch.device, team: Team) -> dict[str, Any]:
         "accelerator": accelerator,
         "devices": team.local_size,
         "num_nodes": team.size // team.local_size,
-        # Methods may leave out a part of the student; buffers follow the whole batch by themselves.
-        "strategy": DDPStrategy(find_unused_parameters=True, broadcast_buffers=False),
+        "strategy": _strategy(team, sharded),
         "plugins": [TorchElasticEnvironment()],
     }
+
+
+def _strategy(team: Team, sharded: bool) -> Strategy:
+    if sharded:
+        return ModelParallelStrategy(team.size, 1, save_distributed_checkpoint=False)
+    # Methods may leave out a part of the student; buffers follow the whole batch by themselves.
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
 
 
 def _readable(checkpoint: Path) -> Path:

@@ -1,5 +1,6 @@
 """Starting the processes of a team, and joining them."""
 
+import gc
 import os
 import signal
 import sys
@@ -73,6 +74,7 @@ def join(train: Train) -> Iterator[Team]:
         dist.init_process_group(backend, timeout=_PATIENCE)
     yield Team(rank, size, local_rank, local_size, train.sync_batchnorm)
     if ours:  # not after an error: the others may never come
+        gc.collect()  # networks and loops that hold the group: its threads must end with it here
         dist.destroy_process_group()
 
 
