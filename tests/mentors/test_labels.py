@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from torchvision.models import ResNet18_Weights
 
 from classroomkd.config import MentorRecipe
 from classroomkd.errors import ClassroomError
@@ -40,6 +41,56 @@ def test_folders_of_imagenet(mentor):
     assert class_map(mentor, ids) is None or mentor is not ids
     backwards = class_map(mentor, ids[::-1])
     assert backwards.tolist() == list(range(999, -1, -1))
+
+
+WORDS = tuple(name.partition(", ")[2] for name in IMAGENET)  # as transformers has them
+IDS = tuple(name.split(",")[0] for name in IMAGENET)
+TORCHVISION = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+SPELT = {"timm": IMAGENET, "torchvision": TORCHVISION, "transformers": WORDS, "folders": IDS}
+
+
+@pytest.mark.parametrize("data", SPELT)
+@pytest.mark.parametrize("mentor", SPELT)
+def test_all_of_imagenet_is_known_however_it_is_spelt(mentor, data):
+    assert class_map(SPELT[mentor], SPELT[data]) is None
+    with_background = ("background", *SPELT[mentor])
+    assert class_map(with_background, SPELT[data]).tolist() == list(range(1, 1001))
+
+
+@pytest.mark.parametrize("mentor", SPELT)
+def test_names_of_part_of_imagenet(mentor):
+    some = ("hognose snake, puff adder, sand viper", "Tench", "n01443537", "Carcharodon carcharias")
+    for before in ((), ("background",)):
+        places = class_map((*before, *SPELT[mentor]), some).tolist()
+        assert places == [place + len(before) for place in (54, 0, 1, 2)]
+
+
+def test_another_order_is_seen_by_two_names():
+    swapped = list(IMAGENET)
+    swapped[3], swapped[700] = swapped[700], swapped[3]
+    places = class_map(tuple(swapped), WORDS[:100]).tolist()
+    assert places == [0, 1, 2, 700, *range(4, 100)]
+    assert class_map(IMAGENET, tuple(swapped)).tolist()[3] == 700
+
+
+def test_spelling_does_not_matter():
+    for mentor, data in {
+        "Great White Shark": "great-white_shark",
+        "caf\u00e9": "cafe\u0301",  # as folders of macOS have it
+        "Granny Smith's": "granny smith\u2019s",
+        " dog ": "dog",
+        "n02085620 Chihuahua": "n02085620-Chihuahua",
+        "tench,Tinca tinca": "tinca tinca",
+    }.items():
+        assert class_map(("other", mentor), (data,)).tolist() == [1]
+
+
+def test_two_names_for_one_class_must_be_meant():
+    for data in (("tench", "Tinca tinca"), ("n01440764", "Tench"), ("tench", "TENCH")):
+        with pytest.raises(ClassroomError, match=r"cannot tell the data's .* both are its class 0"):
+            class_map(IMAGENET, data, "ann")
+        assert class_map(IMAGENET, data, labels={data[1]: data[0]}).tolist() == [0, 0]
+    assert class_map(IMAGENET, ("tench", "x"), labels=[0, 0]).tolist() == [0, 0]
 
 
 def test_the_nearest_is_named():

@@ -68,6 +68,23 @@ def test_a_file_of_another_class_count(tmp_path, network):
         open_mentor(recipe, "m", CLASSES)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged(tmp_path, network, run, value):
+    with torch.no_grad():
+        network.classifier.weight[0, 0] = value
+    path = file_of(network, tmp_path / "w.pt", normalised=True)
+    save_student(network, StudentFile("resnet8", CLASSES, "animals", 3, None), run)
+    for recipe in (MentorRecipe(checkpoint=path, model="resnet8"), MentorRecipe(run=run)):
+        with pytest.raises(ClassroomError, match=r"m has weights that are not finite.*classifier"):
+            open_mentor(recipe, "m", CLASSES)
+
+
+def test_no_names_are_no_classes(tmp_path, network):
+    path = file_of(network, tmp_path / "w.pt", normalised=True)
+    with pytest.raises(ClassroomError, match="m: classes is empty"):
+        open_mentor(MentorRecipe(checkpoint=path, model="resnet8", classes=()), "m", CLASSES)
+
+
 def named(*names):
     return mentor_names([MentorRecipe.model_construct(name=n, model="vgg8") for n in names])
 

@@ -1,7 +1,6 @@
 """Networks of other libraries behave as ours do; no test needs the network."""
 
 import sys
-from importlib.metadata import EntryPoint
 from urllib.error import URLError
 
 import pytest
@@ -253,7 +252,7 @@ def test_weights_of_the_library_itself(tmp_path):
     ("name", "message"),
     [
         ("tim/resnet18", "unknown origin of a model 'tim': did you mean 'timm'"),
-        ("timm/", "unknown origin"),
+        ("timm/", "names no model: say which, as in timm/NAME"),
         ("timm/resnet81", "unknown model 'resnet81' of timm: did you mean 'resnet"),
         (
             "timm/resnet18.a1_in2k",
@@ -318,6 +317,60 @@ def test_pretrained_torchvision(monkeypatch):
     assert (student.classes, student.top1) == (None, None)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_classifiers_are_left_out(name, monkeypatch, tmp_path):
+    torch.manual_seed(4)
+    own = torchvision.models.get_model(
+        name, weights=None, aux_logits=True, transform_input=True, init_weights=False
+    ).eval()
+    monkeypatch.setattr(
+        torchvision.models._api, "load_state_dict_from_url", lambda *_, **__: own.state_dict()
+    )
+    mentor = build_model(f"torchvision/{name}", None, pretrained=True).eval()
+    size = mentor.normalize.size[0]
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    image = photograph(size)
+    with torch.no_grad():
+        said = mentor(V.to_tensor(image)[None])
+        by_hand = own(weights.transforms(resize_size=size, crop_size=size)(image)[None])
+    torch.testing.assert_close(said, by_hand, rtol=1e-4, atol=1e-5)
+    student = build(f"torchvision/{name}", pretrained=True).train()
+    assert student(images(size)).shape == (2, 7), "logits alone, while training, too"
+    torch.save({"model": {f"module.{k}": v for k, v in own.state_dict().items()}}, tmp_path / "w")
+    other = build(f"torchvision/{name}", 1000)
+    load_weights(other, tmp_path / "w")
+    with torch.no_grad():
+        torch.testing.assert_close(other(V.to_tensor(image)[None]), said)
+
+
+def test_weights_without_a_classifier(monkeypatch):
+    name = "torchvision/vgg16.IMAGENET1K_FEATURES"
+    with pytest.raises(ClassroomError, match="are weights without a classifier.*no mentor"):
+        build_model(name, None, pretrained=True)
+    own = torchvision.models.vgg16(init_weights=False)
+    monkeypatch.setattr(
+        torchvision.models._api, "load_state_dict_from_url", lambda *_, **__: own.state_dict()
+    )
+    student = build(name, pretrained=True)
+    assert student.classifier.out_features == 7
+    assert student.normalize.std.mean() < 0.004, "of pixels up to 255"
+
+
+def test_where_a_file_of_timm_belongs(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    own = timm.create_model("legacy_seresnet18").eval()
+    file = tmp_path / "checkpoints" / "seresnet18-4bb0ce65.pth"
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(ClassroomError, match=rf"Fetch that file and put it at {file}"):
+        build_model("timm/legacy_seresnet18", None, pretrained=True)
+    monkeypatch.setattr(timm, "create_model", create)
+    file.parent.mkdir()
+    torch.save(own.state_dict(), file)
+    mentor = build_model("timm/legacy_seresnet18", None, pretrained=True)
+    assert torch.equal(mentor.classifier.weight, own.last_linear.weight)
+
+
 def test_pretrained_timm(monkeypatch):
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **o: create(name, **o))
@@ -343,28 +396,6 @@ def test_the_zoo_comes_without_weights():
         build_model("resnet8", 10, pretrained=True)
     with pytest.raises(RecipeError, match="pretrained needs a model of another library"):
         parse_recipe({"name": "n", "student": {"model": "resnet8", "pretrained": True}})
-
-
-def tiny(num_classes):
-    """A factory as another package may register."""
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, num_classes),
-    )  # fmt: skip
-    model.mean = (0.5, 0.5, 0.5)
-    return model
-
-
-def test_entry_points(monkeypatch):
-    entry = EntryPoint("tiny", f"{__name__}:tiny", "classroomkd.models")
-    monkeypatch.setattr(from_entry_point, "entry_points", lambda group: [entry])
-    network = build("entry/tiny")
-    assert network.name == "entry/tiny"
-    assert network.normalize.mean.flatten().tolist() == [0.5] * 3
-    features = network.forward_stages(images())
-    assert list(features) == ["stem", "stage1", "head", "pooled", "logits"]
-    with pytest.raises(ClassroomError, match="offers no weights"):
-        build("entry/tiny", pretrained=True)
 
 
 def test_two_heads_are_no_classifier():

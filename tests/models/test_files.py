@@ -1,6 +1,7 @@
 """Weights in files: our own, and others' in the wrappings and under the names they come in."""
 
 import json
+from argparse import Namespace
 from collections import OrderedDict
 
 import numpy as np
@@ -55,6 +56,9 @@ WRAPPINGS = {
         "model": w, "epoch": np.int64(3), "best_acc": np.float64(73.2), "loss": np.float32(0.5),
     },
     "tensor beside": lambda w: {"model": w, "best_acc": torch.tensor(73.2)},
+    "options": lambda w: {"model": w, "args": Namespace(lr=0.1, data="x", opt=None)},
+    "any prefix": lambda w: {"state_dict": prefixed(w, "lightning.backbone.")},
+    "averaged": lambda w: {"n_averaged": torch.tensor(4), **prefixed(w, "module.")},
     "half": lambda w: {k: v.half().float().half() for k, v in w.items()},
 }  # fmt: skip
 
@@ -174,6 +178,34 @@ def test_files_without_weights_are_named(tmp_path, value):
     torch.save(value, tmp_path / "w.pt")
     with pytest.raises(ClassroomError, match=r"w\.pt holds no "):
         load_weights(fresh(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("save", [save_file, torch.save])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.bin", "weights"])
+def test_the_content_says_what_a_file_is(tmp_path, save, name):
+    network, other = fresh(seed=1), fresh()
+    save(state(network), tmp_path / name)
+    load_weights(other, tmp_path / name)
+    assert_same(other, network)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_a_program_is_no_file_of_weights(tmp_path):
+    torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "w.pt")
+    with pytest.raises(ClassroomError, match=r"is a TorchScript program.*save its state_dict"):
+        load_weights(fresh(), tmp_path / "w.pt")
+
+
+def test_a_prefix_that_is_a_layers_name_stays(tmp_path):
+    own = fresh("timm/test_resnet", seed=1)
+    assert all(name.startswith(("model.", "normalize.")) for name in own.state_dict())
+    weights = {f"model.{name}": value for name, value in own.model.state_dict().items()}
+    for wrapped in (weights, prefixed(weights, "module."), own.model.state_dict()):
+        torch.save(wrapped, tmp_path / "w.pt")
+        other = fresh("timm/test_resnet")
+        load_weights(other, tmp_path / "w.pt")
+        assert_same(other, own)
 
 
 def test_files_that_are_not_there(tmp_path):

@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint
 import pytest
 import torch
 import transformers
+from torch import nn
 
 from classroomkd.data import Batch, ImageSet
 from classroomkd.engine.build import _show_shapes, build_classroom
@@ -17,7 +18,6 @@ from classroomkd.methods import create_method, list_methods, method_class
 from classroomkd.models import build_model, graduate, load_student
 from classroomkd.models.external import from_entry_point
 from classroomkd.models.reused import ReusedExternal
-from tests.models.test_external import tiny
 
 CNN, VIT = "timm/test_resnet", "timm/test_vit"
 CLASSES = tuple("abcde")
@@ -106,6 +106,45 @@ def test_a_pair_works_or_is_refused_before_the_first_step(name, pair, build, ima
     assert all(p.grad is None for p in network.parameters())
 
 
+TOKENS = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "grid"),
+    [
+        (transformers.ViTConfig(**TOKENS, image_size=(32, 64), patch_size=8), (4, 8)),
+        (
+            transformers.Dinov2WithRegistersConfig(
+                **TOKENS, image_size=32, patch_size=16, num_register_tokens=4, layerscale_value=1e-3
+            ),
+            (2, 2),
+        ),
+    ],
+)
+def test_tokens_stand_where_their_patches_are(config, grid, tmp_path):
+    """A change of one patch changes the map there: by rows, whatever stands before the patches."""
+    torch.manual_seed(0)
+    transformers.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
+    network, patch = build_model(f"hf/{tmp_path}", 5).eval(), config.patch_size
+    images = torch.rand(1, 3, grid[0] * patch, grid[1] * patch)
+    for row, column in ((0, grid[1] - 1), (grid[0] - 1, 0), (1, 0)):
+        changed = images.clone()
+        rows, columns = (slice(at * patch, (at + 1) * patch) for at in (row, column))
+        changed[:, :, rows, columns] = 1 - changed[:, :, rows, columns]
+        with torch.no_grad():
+            one, other = (network.forward_stages(view)["stage1"] for view in (images, changed))
+        assert one.shape[2:] == grid
+        most = (one - other).abs().sum((0, 1)).argmax().item()
+        assert divmod(most, grid[1]) == (row, column)
+
+
+def test_a_network_of_two_branches_has_no_maps():
+    network = build_model("timm/crossvit_tiny_240", 5).eval()
+    assert network.stage_names == ()
+    with torch.no_grad():
+        assert network.forward_stages(torch.rand(1, 3, 32, 32)).keys() == {"logits"}
+
+
 def test_a_flow_needs_two_stages(build, images):
     student, network = build("swin"), build("resnet8")
     method = create_method("fsp", pairs=[("stage1", "stage1")])
@@ -165,8 +204,16 @@ def _last(network):
     return next(name for name, p in network.named_parameters() if p is weight)
 
 
+def tiny(num_classes):
+    """A factory as another package may register."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, num_classes),
+    )  # fmt: skip
+
+
 def test_a_whole_run_of_simkd_with_a_student_from_elsewhere(digits_recipe, tmp_path, monkeypatch):
-    entry = EntryPoint("tiny", f"{tiny.__module__}:tiny", "classroomkd.models")
+    entry = EntryPoint("tiny", f"{__name__}:tiny", "classroomkd.models")
     monkeypatch.setattr(from_entry_point, "entry_points", lambda group: [entry])
     recipe = quick(
         digits_recipe, student={"model": "entry/tiny"}, method={"name": "simkd"},

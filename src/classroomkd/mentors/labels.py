@@ -3,19 +3,26 @@
 Shapes: ``C`` classes of the data.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from classroomkd.errors import ClassroomError, nearest
+from classroomkd.mentors.labels_imagenet import (
+    classes_before_imagenet,
+    imagenet_classes,
+    plain,
+    synonyms,
+    wordnet_id,
+    wordnet_ids,
+    wordnet_words,
+)
+
+__all__ = ["Labels", "class_count_map", "class_map", "imagenet_classes"]
 
 Labels = Sequence[int] | Mapping[str, str | int]
-
-_WORDNET_ID = re.compile(r"n\d{8}")
 
 
 def class_map(
@@ -28,7 +35,8 @@ def class_map(
 
     Names match whatever their case, with underscores and hyphens for spaces, and if they share one
     of their synonyms, between which there are commas. WordNet ids, as in ImageNet's folders, match
-    where timm is installed, which knows them.
+    where timm is installed, which knows them. If both have all of ImageNet's classes in the usual
+    order, their places match, however they are spelt.
 
     Args:
         mentor: the mentor's class names, in the order of its logits.
@@ -42,7 +50,8 @@ def class_map(
 
     Raises:
         ClassroomError: if the mentor lacks a class of the data, naming some and the nearest that it
-            has, or if a name means several of its classes.
+            has, if a name means several of its classes, or if two names mean the same one and
+            ``labels`` do not say so.
 
     Example:
         >>> class_map(("dog", "cat", "cow"), ("cat", "dog"))
@@ -60,6 +69,7 @@ def class_map(
         return None
     else:
         places = _found(mentor, data, who)
+        _check_apart(mentor, dict(zip(data, places, strict=True)), who)
     return None if places == list(range(len(mentor))) else torch.tensor(places)
 
 
@@ -90,17 +100,6 @@ def class_count_map(
     if count != len(data):
         raise ClassroomError(_unknown_classes(count, data, who))
     return None
-
-
-def imagenet_classes() -> tuple[str, ...]:
-    """The 1000 classes of ImageNet-1k in the usual order, synonyms with commas between.
-
-    >>> len(imagenet_classes()), "goldfish" in imagenet_classes()[1]
-    (1000, True)
-    """
-    from torchvision.models import ResNet18_Weights
-
-    return _wordnet() or tuple(ResNet18_Weights.DEFAULT.meta["categories"])
 
 
 def _unknown_classes(count: int, data: tuple[str, ...], who: str) -> str:
@@ -134,11 +133,16 @@ def _given_by_name(
     asked = [labels.get(name, name) for name in data]
     found = iter(_found(mentor, tuple(label for label in asked if isinstance(label, str)), who))
     places = [next(found) if isinstance(label, str) else label for label in asked]
+    unsaid = {name: place for name, place in zip(data, places, strict=True) if name not in labels}
+    _check_apart(mentor, unsaid, who)
     return _given_in_order(len(mentor), data, who, places)
 
 
 def _found(mentor: tuple[str, ...], data: tuple[str, ...], who: str) -> list[int]:
     """The place of each name among a mentor's."""
+    before = classes_before_imagenet(mentor)
+    if before is not None and classes_before_imagenet(data) == 0:
+        return list(range(before, before + len(data)))
     matches = _Matches(mentor)
     found = [matches(name) for name in data]
     if missing := [name for name, places in zip(data, found, strict=True) if not places]:
@@ -157,24 +161,39 @@ def _found(mentor: tuple[str, ...], data: tuple[str, ...], who: str) -> list[int
     return [next(iter(places)) for places in found]
 
 
+def _check_apart(mentor: tuple[str, ...], places: Mapping[str, int], who: str) -> None:
+    """Raise a ClassroomError if names of the data mean one class of a mentor."""
+    first: dict[int, str] = {}
+    for name, place in places.items():
+        if (other := first.setdefault(place, name)) != name:
+            raise ClassroomError(
+                f"{who} cannot tell the data's '{other}' and '{name}' apart: both are its class"
+                f" {place} ({mentor[place]}). If that is meant, say so in labels"
+            )
+
+
 class _Matches:
     """Places of names among a mentor's; the first way of comparing that finds any counts."""
 
     def __init__(self, mentor: tuple[str, ...]) -> None:
-        ids = _ids(mentor)
+        ids = wordnet_ids(mentor)
+        words = [wordnet_words(identity) for identity in ids]
+        both = list(zip(mentor, words, strict=True))
         self._tables = [
             _table((name,) for name in mentor),
-            _table((_plain(name),) for name in mentor),
+            _table((plain(name),) for name in mentor),
             _table((identity,) for identity in ids),
-            _table(map(_synonyms, mentor)),
+            _table({_whole(name), _whole(more)} for name, more in both),
+            _table({*synonyms(name), *synonyms(more)} for name, more in both),
         ]
 
     def __call__(self, name: str) -> set[int]:
-        asked = [{name}, {_plain(name)}, set(_WORDNET_ID.findall(name)), set(_synonyms(name))]
-        if _WORDNET_ID.fullmatch(name) and name in _words():
-            asked[3] |= set(_synonyms(_words()[name]))
+        identity = wordnet_id(name)
+        bare = identity and plain(name) == identity
+        words = wordnet_words(identity) if bare else name
+        asked = [{name}, {plain(name)}, {identity}, {_whole(words)}, set(synonyms(words))]
         for table, keys in zip(self._tables, asked, strict=True):
-            if places := {place for key in keys for place in table.get(key, ())}:
+            if places := {place for key in keys - {""} for place in table.get(key, ())}:
                 return places
         return set()
 
@@ -187,42 +206,5 @@ def _table(names: Iterable[Iterable[str]]) -> dict[str, set[int]]:
     return table
 
 
-def _plain(name: str) -> str:
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
-
-
-def _synonyms(name: str) -> list[str]:
-    return [plain for part in name.split(",") if (plain := _plain(part))]
-
-
-def _ids(mentor: tuple[str, ...]) -> list[str]:
-    """WordNet ids of a mentor's classes, empty where unknown.
-
-    A list of 1000 that agrees with ImageNet's nearly everywhere is ImageNet's, in the usual order.
-    """
-    own = [found[0] if (found := _WORDNET_ID.findall(name)) else "" for name in mentor]
-    usual = _wordnet()
-    if any(own) or len(usual) != len(mentor):
-        return own
-    pairs = zip(usual, mentor, strict=True)
-    agreed = sum(not set(_synonyms(a)).isdisjoint(_synonyms(b)) for a, b in pairs)
-    return list(_words()) if agreed >= 0.8 * len(mentor) else own
-
-
-@cache
-def _wordnet() -> tuple[str, ...]:
-    """Id and words of ImageNet-1k's classes in the usual order, from timm; empty without it."""
-    try:
-        from timm.data.imagenet_info import ImageNetInfo
-    except ImportError:
-        return ()
-    info = ImageNetInfo()
-    names = zip(info.label_names(), info.label_descriptions(), strict=True)
-    return tuple(f"{identity}, {words}" for identity, words in names)
-
-
-@cache
-def _words() -> dict[str, str]:
-    """Words of each WordNet id of ImageNet-1k."""
-    pairs = (name.partition(", ") for name in _wordnet())
-    return {identity: words for identity, _, words in pairs}
+def _whole(name: str) -> str:
+    return ", ".join(synonyms(name))

@@ -23,12 +23,15 @@ def open_mentor(recipe: MentorRecipe, name: str, classes: tuple[str, ...]) -> Me
         classes: the data's classes.
 
     Raises:
-        ClassroomError: if the weights do not fit or a class is missing.
+        ClassroomError: if the weights do not fit or are not finite, or a class is missing.
     """
     if recipe.outputs is not None:
         return StoredMentor(name, recipe.role, recipe.outputs)
+    if recipe.classes == ():
+        raise ClassroomError(f"{name}: classes is empty: name them in order, or leave it out")
     kind = LearningMentor if recipe.train else Mentor
     network, own = _network(recipe, name, classes)
+    _check_finite(network, name)
     return kind(network, name, recipe.role, _class_map(recipe, name, network, own, classes))
 
 
@@ -52,12 +55,22 @@ def _network(
     return network, None
 
 
+def _check_finite(network: Network, name: str) -> None:
+    """Raise a ClassroomError for weights of a training that came to nothing."""
+    for place, values in network.named_parameters():
+        if not values.isfinite().all():
+            raise ClassroomError(
+                f"{name} has weights that are not finite, as in {place}: its training diverged, or"
+                " its file is damaged; take an earlier checkpoint"
+            )
+
+
 def _class_count(recipe: MentorRecipe, classes: tuple[str, ...]) -> int | None:
     """How many classes a checkpoint has; None for as many as its model usually has."""
     own = _own_classes(recipe)
     if own is None and recipe.labels is not None and "/" in (recipe.model or ""):
         return None
-    return len(own or classes)
+    return len(classes if own is None else own)
 
 
 def _own_classes(recipe: MentorRecipe) -> tuple[str, ...] | None:
@@ -71,7 +84,8 @@ def _class_map(
     known: tuple[str, ...] | None,
     classes: tuple[str, ...],
 ) -> Tensor | None:
-    own = _own_classes(recipe) or known
+    given = _own_classes(recipe)
+    own = known if given is None else given
     if own is None:
         return class_count_map(network.num_classes, classes, name, recipe.labels)
     if len(own) != network.num_classes:

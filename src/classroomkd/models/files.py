@@ -7,6 +7,8 @@ build, and its classes). Foreign files are read without unpickling anything but 
 import json
 import os
 import re
+from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -86,13 +88,13 @@ def load_weights(network: Network, path: Path) -> None:
 
     Wrappings such as ``{"state_dict": ...}``, ``{"model": ...}`` and prefixes such as ``module.``
     are taken off, and names of the CRD benchmark's zoo are understood. Files without normalisation
-    leave the network's own.
+    leave the network's own. Classifiers that a network has in training alone are left out.
 
     Raises:
         ClassroomError: if the file cannot be read safely or does not fit, naming what differs.
     """
     try:
-        weights = _translate(_unwrap(_read(path)), network)
+        weights = _fitting(_unwrap(_read(path)), network)
     except _NoWeightsError as error:
         raise ClassroomError(f"{path} {error}") from error
     own = network.state_dict()
@@ -111,14 +113,17 @@ def load_weights(network: Network, path: Path) -> None:
     if problems:
         raise ClassroomError(
             f"{path} does not fit a {network.name} with {network.num_classes} classes; "
-            f"{'; '.join(problems)}. Check the model's name and the number of classes"
+            f"{'; '.join(problems)}. Check the model's name and the number of classes (a mentor's"
+            " classes names those of its own)"
         )
     network.load_state_dict({**own, **weights})
 
 
-# What an accuracy kept beside the weights is made of, under the names of NumPy 1 and 2.
+# What is kept beside weights: the options of a script; and what an accuracy is made of, under the
+# names of NumPy 1 and 2.
 _SCALAR = np.float64(0).__reduce__()[0]
-_NUMPY_SCALARS: list[Any] = [
+_HARMLESS: list[Any] = [
+    Namespace,
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
     *(type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")),
@@ -133,11 +138,15 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise ClassroomError(f"no such file: {path}")
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_file(path)
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file provokes
+        if "TorchScript archive" in str(error):
+            raise ClassroomError(
+                f"{path} is a TorchScript program, not a file of weights: save its state_dict alone"
+            ) from error
         found = re.search(r"Unsupported .*?(?= Please use|$)", str(error), re.MULTILINE)
         reason = found[0] if found else error  # torch's advice is to run the code
         if not isinstance(error, UnpicklingError) or "Unsupported operand" in str(reason):
@@ -148,8 +157,18 @@ def _read(path: Path) -> Any:
         ) from error
 
 
+def _is_safetensors(path: Path) -> bool:
+    """By its content, which begins with the length of its header in JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+# The further classifiers of torchvision's googlenet and inception_v3.
+_IN_TRAINING = re.compile(r"model\.(aux\d|AuxLogits)\.")
+
+
 def _unwrap(value: Any) -> dict[str, Tensor]:
-    """The innermost mapping of names to tensors, without common prefixes."""
+    """The innermost mapping of names to tensors."""
     for key in (
         "state_dict",
         "model_state_dict",
@@ -167,12 +186,28 @@ def _unwrap(value: Any) -> dict[str, Tensor]:
     weights = {str(name): tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
     if not weights:
         raise _NoWeightsError(
-            f"holds no tensors by name, only: {', '.join(map(str, value)) or 'nothing'}"
+            f"holds no tensors by name, only: {', '.join(map(str, value)) or 'nothing'}; save the"
+            " network's state_dict alone"
         )
-    for prefix in ("module.", "_orig_mod.", "model.", "student.", "net."):
-        if all(name.startswith(prefix) for name in weights):
-            return _unwrap({name.removeprefix(prefix): tensor for name, tensor in weights.items()})
+    weights.pop("n_averaged", None)  # of torch's AveragedModel
     return weights
+
+
+def _fitting(weights: dict[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """Under the names of the network: with as many prefixes taken off as it knows most names by."""
+    own = network.state_dict().keys()
+    spelt = [_translate(spelling, network) for spelling in _without_prefixes(weights)]
+    best = max(spelt, key=lambda names: len(own & names.keys()))
+    return {name: best[name] for name in best if name in own or not _IN_TRAINING.match(name)}
+
+
+def _without_prefixes(weights: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The weights, and what they are called when prefixes that all have are taken off in turn."""
+    yield weights
+    if len({name.partition(".")[0] for name in weights}) == 1:
+        shorter = {name.partition(".")[2]: tensor for name, tensor in weights.items()}
+        if all(shorter):
+            yield from _without_prefixes(shorter)
 
 
 def _translate(weights: dict[str, Tensor], network: Network) -> dict[str, Tensor]:

@@ -99,8 +99,10 @@ def build_external(
 
 def _split(name: str) -> tuple[str, str]:
     origin, _, rest = name.partition("/")
-    if origin.lower() not in _ORIGINS or not rest:
+    if origin.lower() not in _ORIGINS:
         raise ValueError(unknown_name("origin of a model", origin, _ORIGINS))
+    if not rest:
+        raise ValueError(f"'{name}' names no model: say which, as in {origin.lower()}/NAME")
     return origin.lower(), rest
 
 

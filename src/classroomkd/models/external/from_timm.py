@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from classroomkd.errors import ClassroomError, nearest
 from classroomkd.models.external.maps import channels_first, unflatten
 from classroomkd.models.external.network import ExternalNetwork, Trace
-from classroomkd.models.external.origins import fetching, require
+from classroomkd.models.external.origins import fetching, require, torch_cache
 from classroomkd.models.external.pixels import Pixels
 
 
@@ -23,8 +23,10 @@ class TimmNetwork(ExternalNetwork):
         return Trace(maps, _last_map(final, maps[-1]), model.forward_head(final))
 
 
-def _last_map(final: Tensor, map_before: Tensor) -> Tensor | None:
-    """What timm pools, as a map."""
+def _last_map(final: Any, map_before: Tensor) -> Tensor | None:
+    """What timm pools, as a map; None where it is several (CrossViT, CoaT)."""
+    if not isinstance(final, Tensor):
+        return None
     height, width = map_before.shape[2:]
     if final.ndim == 3 and final.shape[1] >= height * width:
         return unflatten(final, height, width)
@@ -99,7 +101,7 @@ def _pretrained(timm: Any, name: str) -> Any:
         f"Where there is a network, run `hf download {config.hf_hub_id}`, and copy the folder"
         f" {_hub_cache()}/models--{config.hf_hub_id.replace('/', '--')} here"
         if config.hf_hub_id
-        else f"Fetch {config.url} and name the file as checkpoint, with the model's name"
+        else f"Fetch that file and put it at {torch_cache(config.url)}"
     )
     with fetching(f"the weights of timm/{name}, {source},", cure):
         return timm.create_model(name, pretrained=True)

@@ -1,15 +1,12 @@
 """Image classifiers of torchvision, with the transforms of their weights."""
 
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import torch
 import torchvision
 
 from classroomkd.errors import ClassroomError, nearest, unknown_name
 from classroomkd.models.external.network import ExternalNetwork
-from classroomkd.models.external.origins import fetching, renew_classifier
+from classroomkd.models.external.origins import fetching, renew_classifier, torch_cache
 from classroomkd.models.external.pixels import IMAGENET_MEAN, IMAGENET_STD, Pixels
 
 # They have auxiliary classifiers in training, and may normalise once more: what that comes to.
@@ -38,7 +35,14 @@ def build(name: str, num_classes: int | None, pretrained: bool) -> ExternalNetwo
     architecture, _, tag = name.partition(".")
     offered: Any = torchvision.models.get_model_weights(architecture)
     weights: Any = offered[tag] if tag else offered.DEFAULT
-    own = len(weights.meta["categories"])
+    told = weights.meta["categories"]
+    own = len(told or range(1000))  # where weights have no classifier, it has ImageNet's
+    mentor = pretrained and num_classes is None
+    if mentor and not told:
+        raise ClassroomError(
+            f"torchvision/{architecture}'s {weights.name} are weights without a classifier: it can"
+            " be a student with them, which gets a fresh one, and no mentor"
+        )
     model: Any
     options: dict[str, Any] = {}
     if architecture in _INCEPTION and not pretrained:
@@ -51,12 +55,14 @@ def build(name: str, num_classes: int | None, pretrained: bool) -> ExternalNetwo
     else:
         options["num_classes"] = num_classes or own
         model = torchvision.models.get_model(architecture, weights=None, **options)
-    categories = tuple(weights.meta["categories"]) if pretrained and num_classes is None else None
+    categories = tuple(told) if mentor else None
     pixels = _pixels(architecture, weights, pretrained)
     if architecture in _INCEPTION:
-        model.transform_input = False
-    told = weights.meta.get("_metrics", {}).get("ImageNet-1K", {}) if categories else {}
-    return ExternalNetwork(model, num_classes or own, pixels, categories, told.get("acc@1"))
+        model.transform_input = model.aux_logits = False
+        for auxiliary in {"aux1", "aux2", "AuxLogits"} & model._modules.keys():
+            setattr(model, auxiliary, None)
+    scores = weights.meta.get("_metrics", {}).get("ImageNet-1K", {}) if mentor else {}
+    return ExternalNetwork(model, num_classes or own, pixels, categories, scores.get("acc@1"))
 
 
 def _pixels(architecture: str, weights: Any, pretrained: bool) -> Pixels:
@@ -75,8 +81,5 @@ def _pixels(architecture: str, weights: Any, pretrained: bool) -> Pixels:
 
 
 def _fetching(name: str, url: str) -> Any:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / Path(urlparse(url).path).name
-    return fetching(
-        f"the weights of torchvision/{name}, {url},", f"Fetch that file and put it at {file}"
-    )
+    cure = f"Fetch that file and put it at {torch_cache(url)}"
+    return fetching(f"the weights of torchvision/{name}, {url},", cure)

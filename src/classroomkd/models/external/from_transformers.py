@@ -1,21 +1,22 @@
 """Image classifiers of Hugging Face transformers, from the hub or from a folder."""
 
-import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from classroomkd.errors import ClassroomError, nearest_path
 from classroomkd.models.external.maps import as_it_is, as_map
-from classroomkd.models.external.network import ExternalNetwork, Trace
+from classroomkd.models.external.network import ExternalNetwork, Trace, at_rest
 from classroomkd.models.external.origins import fetching, renew_classifier, require
-from classroomkd.models.external.pixels import IMAGENET_MEAN, IMAGENET_STD, Pixels
+from classroomkd.models.external.pixels import Pixels
+from classroomkd.models.external.processors import watch_processor
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_INTERPOLATIONS = {0: "nearest", 1: "bicubic", 2: "bilinear", 3: "bicubic"}  # as PIL counts them
-_PROCESSOR = "preprocessor_config.json"
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 class TransformersNetwork(ExternalNetwork):
@@ -56,66 +57,116 @@ def build(name: str, num_classes: int | None, pretrained: bool) -> ExternalNetwo
     """Build an image classifier of transformers; see `build_external`."""
     transformers: Any = require("transformers", "hf")
     with fetching(f"hf/{name}", _cure(name)):
-        config = transformers.AutoConfig.from_pretrained(name)
-        processor = _processor(name)
-    own = config.num_labels
-    classes = _class_names(config) if pretrained and num_classes is None else None
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        processor = _processor(transformers, name, config)
     factory = transformers.AutoModelForImageClassification
     if type(config) not in factory._model_mapping:
         raise ClassroomError(f"hf/{name} is no image classifier, but a {config.model_type}")
-    if pretrained:
-        with fetching(f"the weights of hf/{name}", _cure(name)):
-            model, told = factory.from_pretrained(name, output_loading_info=True)
-        if num_classes is not None:
-            renew_classifier(model, f"hf/{name}", own, num_classes)
-        elif told["missing_keys"]:
-            raise ClassroomError(
-                f"hf/{name} has no weights for {', '.join(sorted(told['missing_keys']))}: it can be"
-                " a student, which gets a fresh classifier, and no mentor"
-            )
-    else:
+    own = config.num_labels
+    mentor = pretrained and num_classes is None
+    if mentor and processor is None:
+        raise ClassroomError(
+            f"hf/{name} does not say how its images are prepared: it has no {_PROCESSORS[0]}. Save"
+            " its image processor there, with AutoImageProcessor.from_pretrained(ID OF THE MODEL IT"
+            " WAS TUNED FROM).save_pretrained(FOLDER)"
+        )
+    classes = _class_names(config, name) if mentor else None
+    model = _model(factory, config, name, num_classes, pretrained)
+    if model.main_input_name != "pixel_values" or getattr(config, "num_channels", 3) != 3:
+        raise ClassroomError(f"hf/{name} does not take images of three channels")
+    told = Pixels() if processor is None else watch_processor(processor, f"hf/{name}")
+    pixels = _fitted(model, told, _image_size(config), pretrained, f"hf/{name}")
+    return TransformersNetwork(model, num_classes or own, pixels, classes)
+
+
+def _model(factory: Any, config: Any, name: str, num_classes: int | None, pretrained: bool) -> Any:
+    """The model in float32, whatever it was saved in, with a fresh classifier if asked for."""
+    own = config.num_labels
+    if not pretrained:
         config.num_labels = num_classes or own
-        model = factory.from_config(config)
-    return TransformersNetwork(
-        model, num_classes or own, _pixels(config, processor, pretrained), classes
-    )
+        with fetching(f"a model like hf/{name}", _cure(name)):
+            return factory.from_config(config).float()
+    with fetching(f"the weights of hf/{name}", _cure(name)):
+        model, told = factory.from_pretrained(
+            name, output_loading_info=True, trust_remote_code=False
+        )
+    if num_classes is not None:
+        renew_classifier(model, f"hf/{name}", own, num_classes)
+    elif told["missing_keys"]:
+        raise ClassroomError(
+            f"hf/{name} has no weights for {', '.join(sorted(told['missing_keys']))}: it can be"
+            " a student, which gets a fresh classifier, and no mentor"
+        )
+    return model.float()
 
 
-def _pixels(config: Any, processor: dict[str, Any], pretrained: bool) -> Pixels:
-    own = getattr(config, "image_size", None)
-    size = own or processor.get("crop_size") or processor.get("size") or 224
-    if isinstance(size, dict):
-        edge = size.get("shortest_edge", 224)
-        size = (size.get("height", edge), size.get("width", edge))
-    plain = not processor.get("do_normalize", True)
-    return Pixels(
-        size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+def _fitted(
+    model: Any, told: Pixels, own: tuple[int, int] | None, pretrained: bool, who: str
+) -> Pixels:
+    """What the processor gives, in the size of the configuration if the model takes no other."""
+    sizes = [size for size in dict.fromkeys((told.size, own)) if size is not None]
+    size = next((size for size in sizes if len(sizes) == 1 or _takes(model, size)), None)
+    if sizes and size is None:
+        raise ClassroomError(f"{who} takes images neither of {sizes[0]} nor of {sizes[1]} pixels")
+    interpolation = told.interpolation
+    if timm := getattr(model.config, "pretrained_cfg", None):  # its processor does not say
+        interpolation = timm.get("interpolation", "bicubic")
+    return replace(
+        told,
+        size=size or (224, 224),
         always=pretrained or own is not None,
-        interpolation=_INTERPOLATIONS.get(processor.get("resample", 2), "bicubic"),
-        mean=(0.0,) * 3 if plain else tuple(processor.get("image_mean") or IMAGENET_MEAN),
-        std=(1.0,) * 3 if plain else tuple(processor.get("image_std") or IMAGENET_STD),
+        interpolation=interpolation,
     )
 
 
-def _processor(name: str) -> dict[str, Any]:
-    """What the model's preprocessing says; nothing where there is no such file."""
+def _takes(model: Any, size: tuple[int, int]) -> bool:
+    """Whether it runs on images of a size."""
+    try:
+        with at_rest(model):
+            model(pixel_values=torch.zeros(1, 3, *size))
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
+def _image_size(config: Any) -> tuple[int, int] | None:
+    """Of the configuration, or of that of its part that sees."""
+    seeing = getattr(config, "vision_config", config)
+    size = getattr(seeing, "image_size", None)
+    return (size, size) if isinstance(size, int) else size and (size[0], size[1])
+
+
+def _processor(transformers: Any, name: str, config: Any) -> Any:
+    """The model's image processor; None where nothing tells of it."""
+    told = config.model_type == "timm_wrapper" or any(_has(name, file) for file in _PROCESSORS)
+    if not told:
+        return None
+    return transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+
+
+def _has(name: str, file: str) -> bool:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     if Path(name).is_dir():
-        file = Path(name) / _PROCESSOR
-    else:
-        try:
-            file = Path(hf_hub_download(name, _PROCESSOR))
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError:
-            return {}
-    return json.loads(file.read_text()) if file.is_file() else {}
+        return (Path(name) / file).is_file()
+    try:
+        hf_hub_download(name, file)
+    except LocalEntryNotFoundError:  # out of reach, so that nobody knows
+        raise
+    except EntryNotFoundError:
+        return False
+    return True
 
 
-def _class_names(config: Any) -> tuple[str, ...] | None:
-    names = [str(config.id2label[place]) for place in range(config.num_labels)]
+def _class_names(config: Any, name: str) -> tuple[str, ...] | None:
+    known = config.id2label
+    if set(known) != set(range(config.num_labels)):
+        raise ClassroomError(
+            f"hf/{name} names {len(known)} classes for {config.num_labels} logits, or does not"
+            " number them from 0: mend id2label in its config.json"
+        )
+    names = [str(known[place]) for place in range(config.num_labels)]
     if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
         return None  # what transformers calls them when nobody said
     return tuple(names)
@@ -123,7 +174,10 @@ def _class_names(config: Any) -> tuple[str, ...] | None:
 
 def _cure(name: str) -> str:
     if Path(name).is_dir():
-        return "Is the folder whole? It is written by model.save_pretrained(folder)"
+        return (
+            "Is the folder whole? It is written by model.save_pretrained(folder). Code that a model"
+            " brings along is not run: register a factory for such a one (entry/NAME)"
+        )
     return (
         f"Where there is a network, run `hf download {name} --local-dir FOLDER`, copy the folder"
         " here, and name it: hf/FOLDER"

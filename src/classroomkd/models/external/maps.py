@@ -7,7 +7,6 @@ Shapes: ``B`` samples, ``D`` channels, ``N`` tokens, ``H`` and ``W`` pixels of t
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from math import isqrt
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ def as_map(output: Any, x: Tensor) -> ToMap | None:
 
     Args:
         output: of a layer.
-        x: the square images that the network was given, ``[B, 3, H, H]``.
+        x: the images that the network was given, ``[B, 3, H, W]``; maps have their proportions.
 
     Returns:
         A function of such outputs, or None if they are no maps of more than one pixel.
@@ -45,16 +44,37 @@ def as_map(output: Any, x: Tensor) -> ToMap | None:
     """
     if not isinstance(output, Tensor) or output.shape[0] != x.shape[0]:
         return None
-    side = isqrt(output.shape[1])
     if output.ndim == 4:
         _, first, second, third = output.shape
-        if first == second != third and first > 1:
-            return channels_first
-        if second == third and second > 1:
+        if _alike(second, third, x):
             return as_it_is
-    elif output.ndim == 3 and side > 1 and output.shape[1] - side**2 <= PREFIX:
-        return partial(unflatten, height=side, width=side)
-    return None
+        return channels_first if _alike(first, second, x) else None
+    grid = token_grid(output.shape[1], x.shape[2], x.shape[3]) if output.ndim == 3 else None
+    return grid and partial(unflatten, height=grid[0], width=grid[1])
+
+
+def _alike(height: int, width: int, x: Tensor) -> bool:
+    """Whether a size has the proportions of an image, but for less than one pixel."""
+    tall, wide = x.shape[2:]
+    return min(height, width) > 1 and abs(height * wide - width * tall) < max(tall, wide)
+
+
+def token_grid(tokens: int, height: int, width: int) -> tuple[int, int] | None:
+    """The height and width of a map whose pixels are the last of the tokens; None if it has none.
+
+    It has the proportions of the image. Sizes into which the image divides come first, then those
+    with the fewest tokens before the patches'.
+
+    >>> token_grid(197, 224, 224), token_grid(33, 32, 64), token_grid(2 * 2 + 5, 32, 32)
+    ((14, 14), (4, 8), (2, 2))
+    """
+    grids = []
+    for before in range(min(PREFIX, tokens - 1) + 1):
+        rows = round(((tokens - before) * height / width) ** 0.5)
+        columns, rest = divmod(tokens - before, max(rows, 1))
+        if rest == 0 and min(rows, columns) > 1 and rows * width == columns * height:
+            grids.append((height % rows > 0, before, rows, columns))
+    return min(grids)[2:] if grids else None
 
 
 def as_it_is(x: Tensor) -> Tensor:
@@ -162,10 +182,10 @@ def _flow(
     """The parts of a module one after the other, each of which changes the height once at most."""
     for part in _parts(model, name, order):
         inside = {height[n] for n in height if n == part or n.startswith(f"{part}.")}
-        if len(inside) > 2:
-            yield from _flow(model, part, order, height)
-        elif part in height:
+        if part in height and len(inside) <= 2:
             yield part
+        elif inside:
+            yield from _flow(model, part, order, height)
 
 
 def _parts(model: nn.Module, name: str, order: Sequence[str]) -> list[str]:

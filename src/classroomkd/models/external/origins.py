@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import takewhile
+from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlparse
 
+import torch
 from torch import nn
 
 from classroomkd.errors import ClassroomError
@@ -36,8 +40,19 @@ def fetching(what: str, cure: str) -> Iterator[None]:
         raise ClassroomError(f"{what} cannot be had ({reason}). {cure}") from error
 
 
+def torch_cache(url: str) -> Path:
+    """Where `torch.hub` looks for a file before it fetches it.
+
+    >>> torch_cache("https://host/weights.pth?download=1").name
+    'weights.pth'
+    """
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+
+
 def renew_classifier(model: nn.Module, name: str, own: int, num_classes: int) -> None:
-    """Put a fresh linear layer in the place of the one that gives the logits.
+    """Put a fresh linear layer in the place of each that gives logits.
+
+    A distilled ViT has two of them, side by side at its end.
 
     Raises:
         ClassroomError: if the network ends in something else.
@@ -47,12 +62,16 @@ def renew_classifier(model: nn.Module, name: str, own: int, num_classes: int) ->
     >>> model[1]
     Linear(in_features=8, out_features=10, bias=True)
     """
-    place = find_classifier(model, own)
-    if place is None:
+    last = find_classifier(model, own)
+    if last is None:
         raise ClassroomError(
             f"{name} does not end in a linear classifier that could be replaced: use another"
             " model, or leave pretrained out"
         )
-    old = model.get_submodule(place)
-    assert isinstance(old, nn.Linear)  # see find_classifier
-    model.set_submodule(place, nn.Linear(old.in_features, num_classes, bias=old.bias is not None))
+    linear = {place: m for place, m in model.named_modules() if isinstance(m, nn.Linear)}
+    shape = linear[last].weight.shape
+    heads = list(takewhile(lambda place: linear[place].weight.shape == shape, reversed(linear)))
+    for place in heads:
+        old = linear[place]
+        fresh = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+        model.set_submodule(place, fresh)

@@ -23,6 +23,7 @@ class Pixels:
         interpolation: how: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``.
         mean: of each channel.
         std: of each channel.
+        bgr: whether the network takes blue first; ``mean`` and ``std`` have red first all the same.
     """
 
     size: tuple[int, int] | None = None
@@ -30,6 +31,7 @@ class Pixels:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    bgr: bool = False
 
 
 class FitPixels(Normalize):
@@ -37,6 +39,8 @@ class FitPixels(Normalize):
 
     Networks of a fixed size (ViT, Swin) and pretrained ones always get their own size. Others get
     the images as they are, unless these are below half of it, where maps would shrink to nothing.
+    Nothing is cut away: how much of a photograph is shown, be it its centre as in most libraries'
+    evaluation (``crop_pct``), is for the view to say, which is the same for student and mentors.
     Size and rule are part of the ``state_dict``, so that a student that learnt from resized images
     is given such ones after it is loaded.
 
@@ -52,13 +56,15 @@ class FitPixels(Normalize):
         super().__init__(pixels.mean, pixels.std)
         self.size = pixels.size
         self.always = pixels.always
+        self.bgr = pixels.bgr
         self.interpolation = (
             pixels.interpolation if pixels.interpolation in ("bilinear", "nearest") else "bicubic"
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Resize and normalise ``images [B, 3, H, W]`` in [0, 1]."""
-        return super().forward(self.resize(images))
+        """Resize and normalise ``images [B, 3, H, W]`` in [0, 1], red first."""
+        normalised = super().forward(self.resize(images))
+        return normalised.flip(1) if self.bgr else normalised
 
     def resize(self, images: Tensor) -> Tensor:
         """The images in the network's size, in [0, 1]; themselves where that is not wanted."""
