@@ -3,7 +3,7 @@ import time
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from classroomkd.data import load_image_set
 from classroomkd.data.files import list_classes
@@ -121,8 +121,9 @@ def test_one_folder_of_classes_is_split(photos):
 
 def test_a_class_that_is_only_in_the_test(photos):
     save(photos / "val" / "cow" / "0.jpg")
-    with pytest.raises(ClassroomError, match="cow among the classes of the test"):
-        load(photos, "test")
+    for split in ("train", "test"):  # before a training, not only after it
+        with pytest.raises(ClassroomError, match="cow among the classes of the test"):
+            load(photos, split)
 
 
 def test_a_test_with_fewer_classes_keeps_their_numbers(photos):
@@ -130,6 +131,86 @@ def test_a_test_with_fewer_classes_keeps_their_numbers(photos):
         file.unlink()
     (photos / "val" / "cat").rmdir()
     assert load(photos, "test").target.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "validation"), ("Training", "Testing"), ("TRAIN", "Val"), ("train_set", "dev")],
+)
+def test_other_names_of_splits(photos, train, test):
+    (photos / "train").rename(photos / train)
+    (photos / "val").rename(photos / test)
+    assert load(photos).classes == ("cat", "dog")
+    assert (len(load(photos)), len(load(photos, "test"))) == (8, 4)
+
+
+def test_folders_of_no_split_are_named(photos):
+    save(photos / "extra" / "cat" / "0.png")
+    save(photos / "validation" / "cat" / "0.png")
+    train = load(photos)
+    assert len(load(photos, "test")) == 4
+    names = "left out 2 folders that are of no split: extra, validation"
+    assert train.notes == (f"{photos}: {names}",)
+
+
+def test_classes_called_as_splits(photos):
+    save(photos / "vehicles" / "train" / "0.png")
+    save(photos / "vehicles" / "bus" / "0.png")
+    save(photos / "vehicles" / "test" / "0.png")
+    assert load(photos / "vehicles", test=1).classes == ("bus", "test", "train")
+
+
+def test_no_folder_for_training(photos):
+    (photos / "train").rename(photos / "more")
+    with pytest.raises(ClassroomError, match=r"folders of classes in val, and none for training"):
+        load(photos)
+
+
+def test_one_class_is_none(photos, tmp_path):
+    save(tmp_path / "one" / "cat" / "0.png")
+    (tmp_path / "above").mkdir()
+    photos.rename(tmp_path / "above" / "photos")
+    for path, name in (("one", "cat"), ("above", "photos")):
+        with pytest.raises(ClassroomError, match=f"of one class, {name}, .*mend data.path"):
+            load(tmp_path / path)
+
+
+def test_links_among_the_classes(photos):
+    train = photos / "train"
+    (train / "circle").symlink_to(train / "circle")
+    (train / "nothing").symlink_to(train / "gone")
+    (train / "here").symlink_to(train)
+    (train / "cat" / "circle.png").symlink_to(train / "cat" / "circle.png")
+    (train / "kitten").symlink_to(train / "cat")
+    found = load(photos)
+    assert found.classes == ("cat", "dog", "kitten")
+    assert len(found) == 12
+    one, other = found.notes
+    assert "left out 4 links to folders or to nothing" in one
+    for name in ("circle", "nothing", "cat/circle.png", "kitten/circle.png"):
+        assert str(train / name) in one
+    assert other.endswith(f"left out 1 links to a folder that they are in: {train / 'here'}")
+
+
+def test_images_beside_the_classes_are_named(photos):
+    save(photos / "train" / "lost.jpg")
+    (photos / "train" / "notes.txt").touch()
+    (note,) = load(photos).notes
+    assert note.endswith(f"left out 1 images in no folder of a class: {photos}/train/lost.jpg")
+    with pytest.raises(ClassroomError, match=r"no folders of images in it.*cat/0\.JPEG"):
+        load(photos / "train" / "cat")
+
+
+@pytest.mark.parametrize("suffix", ["AVIF", "jp2", "Webp", "GIF", "jpe"])
+def test_kinds_of_files(photos, suffix):
+    if suffix == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow knows no AVIF")
+    kind = {"jp2": "JPEG2000", "jpe": "JPEG"}.get(suffix, suffix.upper())
+    save(photos / "train" / "cat" / f"more.{suffix}", "blue", format=kind)
+    train = load(photos)
+    assert len(train) == 9
+    blue = train.images.float().mean((2, 3))[:, 2]
+    assert (blue > 200).sum() == 1
 
 
 def test_an_empty_class_is_named(photos):

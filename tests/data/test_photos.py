@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from classroomkd.data import Draws, PhotoSet, ViewLoader, flip, load_image_set, resized_crop
-from classroomkd.data.decode import Photo
+from classroomkd.data import photos as photos_module
+from classroomkd.data.decode import BadImage, Photo
 from classroomkd.engine.run import train
 from classroomkd.errors import ClassroomError
 
@@ -256,3 +257,51 @@ def test_a_run_is_the_same_with_workers_and_resumed(folder, tmp_path, digits_rec
 def test_mistakes_in_a_recipe(digits_recipe, data, message):
     with pytest.raises(ClassroomError, match=message):
         digits_recipe(data=data)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_tiff_is_turned_once(orientation):
+    file = io.BytesIO()
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :20] = 255
+    Image.fromarray(pixels).save(file, "TIFF", tiffinfo={0x0112: orientation})
+    photo = Photo(file)
+    turned = orientation > 4
+    assert photo.size == ((20, 40) if turned else (40, 20))
+    corner = photo.square((0, 0, 12, 12), 8)
+    assert (corner == (255 if orientation in (1, 6) else 0)).all()
+
+
+def test_a_damaged_png_is_closed(tmp_path, monkeypatch):
+    file = tmp_path / "0.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8)).save(file)
+    file.write_bytes(file.read_bytes()[:5000])
+    opened, usual = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda source: opened.append(usual(source)) or opened[-1])
+    with pytest.raises(BadImage, match="truncated"):
+        Photo(file)
+    assert opened[0].fp is None
+
+
+@pytest.mark.parametrize(("pixels", "most"), [(2**26, 32), (60 * 60 * 2, 5), (1, 1)])
+def test_few_photographs_are_open_at_a_time(folder, monkeypatch, pixels, most):
+    photos = photo_set(folder, test=1)
+    expected = photos.images
+    monkeypatch.setattr(photos_module, "_OPEN", pixels)
+    now, peak = set(), []
+    usual = type(photos.store).photo
+
+    class Watched:
+        def __init__(self, photo):
+            self.size, self.square, self._photo = photo.size, photo.square, photo
+            now.add(self)
+            peak.append(len(now))
+
+        def close(self):
+            now.discard(self)
+            self._photo.close()
+
+    monkeypatch.setattr(type(photos.store), "photo", lambda *args: Watched(usual(*args)))
+    assert torch.equal(photos.images, expected)
+    assert not now
+    assert max(peak) <= most

@@ -125,6 +125,8 @@ def test_labels_in_json(tmp_path):
         load(tmp_path, label="json.wide")
     with pytest.raises(ClassroomError, match="no field 'nothing'"):
         load(tmp_path, label="json.nothing")
+    with pytest.raises(ClassroomError, match="cannot be read: .*neither a whole number nor a text"):
+        load(tmp_path, label="json")
 
 
 def test_several_images_in_a_sample(tmp_path):
@@ -199,8 +201,10 @@ def test_no_tar_files(tmp_path):
     (tmp_path / "train.tar").write_bytes(b"\x1f\x8b compressed")
     with pytest.raises(ClassroomError, match="compressed ones, which must be unpacked"):
         load(tmp_path)
-    with pytest.raises(ClassroomError, match="has no images"):
+    with pytest.raises(ClassroomError, match=r"train\.tar: .*there are no others"):
         load(tmp_path, bad_images="skip")
+    with pytest.raises(ClassroomError, match=r"\{7\.\.3\}\.tar: stands for no files: ranges go up"):
+        load(tmp_path / "{7..3}.tar")
     with pytest.raises(ClassroomError, match="give path"):
         load_image_set("shards", "train")
 

@@ -15,10 +15,13 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from classroomkd.data import ViewLoader, load_image_set, remote, resized_crop, streams
+from classroomkd.data import Mixing, ViewLoader, load_image_set, remote, resized_crop, streams
 from classroomkd.data.spool import Spool
+from classroomkd.engine.bank import build_bank
+from classroomkd.engine.build import build_classroom
 from classroomkd.engine.run import train
 from classroomkd.errors import ClassroomError
+from classroomkd.models import StudentFile, build_model, save_student
 
 GROUP = 10  # rows of a row group
 
@@ -166,6 +169,84 @@ def test_the_start_reads_labels_of_known_content_once(tmp_path, monkeypatch):
         table = streams.open_stream((source,))
         assert table.labels("label") == [row % 2 for row in range(60)]
     assert columns == [["label"]]
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Windows of two row groups."""
+    monkeypatch.setattr(streams, "WINDOW_ROWS", 2 * GROUP)
+    monkeypatch.setattr(streams, "WINDOW_GROUPS", 2)
+
+
+MIXED = {"mixing": Mixing(mixup=0.8, cutmix=1.0)}
+
+
+def test_mixed_samples_depend_neither_on_batches_nor_on_workers(folder, small_windows):
+    photos = load(path=folder)
+    whole = by_number(photos, size=90, **MIXED)
+    assert not torch.equal(whole[0], by_number(photos, size=90)[0])
+    for other in (load(path=folder, workers=2), photos):
+        images, target, index = by_number(other, size=7, **MIXED)
+        assert torch.equal(images, whole[0])
+        assert torch.equal(target, whole[1])
+        assert torch.equal(index, whole[2])
+    parts = [batches(photos, size=18, part=(place, 2), **MIXED) for place in (0, 1)]
+    images, _, index = (torch.cat(pair) for pair in zip(*parts, strict=True))
+    assert torch.equal(images[index.argsort()], whole[0])
+    twice = batches(photos, size=90, copies=2, **MIXED)[2].bincount()
+    assert twice.unique().tolist() == [0, 2]
+
+
+def test_mixed_samples_come_a_window_at_a_time(folder, small_windows, fetched, tmp_path):
+    photos = load(path=folder)
+    latest = Spool(tmp_path / "spool", limit=5 * int(photos.store.groups[:, 3].max()))
+    photos = replace(photos, store=replace(photos.store, spool=latest))
+    for shuffle in (True, False):
+        loader = ViewLoader(photos, 5, shuffle=shuffle, seed=1, repeat=4, **MIXED)
+        for epoch in (1, 5):
+            fetched.clear()
+            loader.set_epoch(epoch)
+            list(loader)
+            assert len(fetched) == len(set(fetched))
+            assert len(fetched) >= 4  # of nine, the latest of the epoch before are here still
+
+
+def test_views_that_repeat_are_mixed_alike_in_another_order(folder, small_windows):
+    photos = load(path=folder)
+    options = {"size": 90, "repeat": 3, "view_seed": 5, **MIXED}
+    one, again = (batches(photos, epoch=epoch, **options) for epoch in (1, 4))
+    other_seed = batches(photos, epoch=4, seed=9, **options)
+    windows = photos.windows(5, 1)
+    for later in (again, other_seed):
+        assert not torch.equal(one[2], later[2])
+        assert not torch.equal(windows[one[2]], windows[later[2]])
+        for a, b in zip(one, later, strict=True):
+            assert torch.equal(a[one[2].argsort()], b[later[2].argsort()])
+    plain = ViewLoader(photos, 90, **MIXED, view_seed=5, repeat=3)
+    plain.set_epoch(4)
+    (batch,) = plain
+    assert torch.equal(windows[batch.index], windows.sort().values)
+
+
+def test_a_bank_serves_mixed_samples(digits_recipe, folder, tmp_path, small_windows):
+    data = {"name": "table", "path": str(folder), "streaming": True, "mix": {"mixup": 0.8}}
+    data |= {"dev": 0, "size": 8, "workers": 0, "repeat": 2}
+    bank = {"path": str(tmp_path / "bank")}
+    info = StudentFile("resnet8", ("even", "odd"), dataset="things", epoch=0, top1=50.0)
+    (tmp_path / "mentor").mkdir()
+    save_student(build_model("resnet8", 2), info, tmp_path / "mentor")
+    mentor = {"run": str(tmp_path / "mentor"), "role": "teacher"}
+    options = {"mentors": [mentor], "train": {"epochs": 4, "batch_size": 32}}
+    recipe = digits_recipe(data=data, bank=bank, **options)
+    build_bank(recipe, say=lambda _: None)
+    stored, live = (build_classroom(r) for r in (recipe, digits_recipe(data=data, **options)))
+    for epoch in (0, 3):
+        for classroom in (stored, live):
+            classroom.begin_epoch(epoch)
+        with torch.no_grad():
+            one, other = (c.hold(next(iter(c.train))) for c in (stored, live))
+        torch.testing.assert_close(one.mentor_score, other.mentor_score, rtol=1e-3, atol=1e-5)
+    assert len(stored.hearing.banked) == 1
 
 
 def test_each_row_group_is_fetched_once(folder, fetched):
@@ -547,9 +628,10 @@ def test_a_file_that_is_refused_is_asked_for_once(hub, monkeypatch):
     assert len(asked) == len(set(asked)) <= 2
 
 
-def test_a_training(digits_recipe, folder, tmp_path):
+@pytest.mark.parametrize("mixed", [{}, {"mix": {"cutmix": 1.0}, "copies": 2}])
+def test_a_training(digits_recipe, folder, tmp_path, mixed):
     def trained(name, say=lambda _: None, **options):
-        data = {"name": "table", "path": str(folder), "streaming": True}
+        data = {"name": "table", "path": str(folder), "streaming": True, **mixed}
         recipe = digits_recipe(
             data=data | {"dev": 20, "size": 16, "workers": 0},
             mentors=[],

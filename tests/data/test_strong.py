@@ -255,3 +255,27 @@ def test_gpu_shows_the_same_and_never_waits(view):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert ((out.cpu().int() - expected.int()).abs() > 1).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("size", [32, 224])
+def test_jitter_depends_neither_on_the_batch_nor_on_the_threads(size):
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (12, 3, size, size), dtype=torch.uint8, generator=random)
+    index, views = torch.arange(12), [jitter()]
+    together = make_view(images, index, seed=0, epoch=3, augment=views)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            for rows in index.split(1):
+                alone = make_view(images[rows], rows, seed=0, epoch=3, augment=views)
+                assert torch.equal(alone[0], together[rows[0]])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_mean_for_the_contrast_is_exact():
+    values = torch.rand(2, 1, 97, 101) * 255
+    assert torch.equal(contrast_mean(values), values.double().mean((2, 3), keepdim=True).float())
+    shuffled = values.flatten(2)[..., torch.randperm(97 * 101)].view_as(values)
+    assert torch.equal(contrast_mean(shuffled), contrast_mean(values))

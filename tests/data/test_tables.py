@@ -265,6 +265,14 @@ def test_damaged_and_missing_files(tmp_path):
         load(path=tmp_path / "hf")
 
 
+def test_files_of_other_columns(tmp_path):
+    write(tmp_path / "train-0.parquet")
+    write(tmp_path / "train-1.parquet", label="kind")
+    with pytest.raises(ClassroomError, match=r"cannot be read as Parquet \(.*same columns") as told:
+        load(path=tmp_path)
+    assert "\n" not in str(told.value)
+
+
 def test_several_configurations_in_one_folder(tmp_path):
     for name in ("big", "small"):
         write(tmp_path / name / "train.parquet")
@@ -335,10 +343,8 @@ def test_a_recipe(digits_recipe, tmp_path):
     [
         ({}, "table needs path or hub"),
         ({"name": "folder", "path": ".", "streaming": True}, "streaming: only for name: table"),
-        (
-            {"hub": "a/b", "streaming": True, "mix": {"mixup": 0.2}},
-            "streaming: not with mix, whose partners",
-        ),
+        ({"hub": "a/b", "mean": [123, 117, 104]}, r"mean\[0\]: .*less than or equal to 1"),
+        ({"hub": "a/b", "std": [0.2, 0, 0.2]}, r"std\[1\]: .*greater than 0"),
         ({"hub": "a/b", "classes": "none.txt"}, "classes: no such file: none.txt"),
         ({"path": "nothing.parquet"}, "no such file or folder: nothing.parquet"),
         ({"name": "folder", "path": ".", "label": "x"}, "label: only for name: shards, table"),

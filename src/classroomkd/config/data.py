@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from classroomkd.config.fields import Count, Positive, Section, Seed, UserPath
+from classroomkd.config.fields import Count, Section, Seed, UserPath
 from classroomkd.errors import nearest_path, unknown_name
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def _existing_or_pattern(path: Path) -> Path:
 DataPath = Annotated[UserPath, AfterValidator(_existing_or_pattern)]
 Alpha = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Spread = Annotated[float, Field(gt=0, le=1)]
 
 
 class View(BaseModel):
@@ -153,7 +154,8 @@ class Data(Section):
     streaming: bool = Field(
         default=False,
         description="table: fetch row groups of its Parquet files as they are needed, and store"
-        " only a few; an epoch's order is then random within windows of row groups",
+        " only a few; an epoch's order, and partners of mix, are then random within windows of row"
+        " groups",
     )
     size: Annotated[int, Field(ge=8)] | None = Field(
         default=None,
@@ -175,10 +177,10 @@ class Data(Section):
     workers: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="photographs: processes that decode; up to 8 if left out"
     )
-    mean: tuple[float, float, float] | None = Field(
+    mean: tuple[Share, Share, Share] | None = Field(
         default=None, description="photographs: of the pixels, from 0 to 1; ImageNet's if left out"
     )
-    std: tuple[Positive, Positive, Positive] | None = Field(
+    std: tuple[Spread, Spread, Spread] | None = Field(
         default=None, description="photographs: likewise"
     )
 
@@ -257,11 +259,6 @@ class Data(Section):
             raise ValueError(f"{', '.join(wrong)}: only for name: {known}, not {self.name}")
         if self.streaming and self.name != "table":
             raise ValueError(f"streaming: only for name: table, not {self.name}")
-        if self.streaming and self.mixing:
-            raise ValueError(
-                "streaming: not with mix, whose partners are any samples of the set, so that each"
-                " would fetch a row group of its own; leave out one of the two"
-            )
         if self.name in PHOTOGRAPHS and not (self.path or self.hub):
             also = " or hub" if self.name == "table" else ""
             raise ValueError(f"{self.name} needs path{also}: where the photographs are")

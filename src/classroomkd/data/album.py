@@ -109,21 +109,34 @@ def photo_set(
         showing: how to show them.
 
     Raises:
-        ClassroomError: if no good image of a class is left.
+        ClassroomError: if there is one class only, or no good image of one is left; also if it is
+            the images for the test that are at fault, and others are asked for.
     """
     if split == "test" and "test" in parts:
         return _photos(name, parts["test"](), showing)
-    photos = _photos(name, parts["train"](), showing)
+    photos = _photos(name, _several_classes(parts["train"]()), showing)
     if split == "train" and "dev" in parts:
         own = _photos(name, parts["dev"](), showing)
         note = f"{name}: the development split is the {len(own)} images that came for validation"
         photos = replace(photos, development=own, notes=(*photos.notes, *own.notes, note))
     if "test" in parts:
+        parts["test"]()  # so that mistakes in it are told now, not at the end of the training
         return photos
     rows = development_split(photos.target, showing.test, showing.seed)[split == "test"]
     # Both splits come from the same images, of which a user wants to hear once.
     notes = photos.notes if split == "train" else ()
     return replace(photos.subset(rows), development=photos.development, notes=notes)
+
+
+def _several_classes(part: Part) -> Part:
+    """The same; a ClassroomError if all images are of one class."""
+    if len(part.classes) < 2:
+        raise ClassroomError(
+            f"{part.store.origin}: all images are of one class, {named(part.classes)}, so that"
+            " nothing can be told apart: mend data.path (of folders: the one that has"
+            " train/<class>/ or <class>/, not one above it), or data.label"
+        )
+    return part
 
 
 def _photos(name: str, part: Part, showing: Showing) -> PhotoSet:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_UNIT = 2.0**24  # what a level of 1 is in whole numbers: sums of 10^9 pixels fit into 64 bits
+
 
 def blend(images: Tensor, others: Tensor, factor: Tensor, top: float) -> Tensor:
     """``factor`` of the images and ``1 - factor`` of the others, kept between 0 and ``top``.
@@ -27,8 +29,14 @@ def grey(images: Tensor) -> Tensor:
 
 
 def contrast_mean(greys: Tensor) -> Tensor:
-    """Mean brightness of an image, what its contrast is measured from: ``[B, 1, 1, 1]``."""
-    return greys.mean((1, 2, 3), keepdim=True)
+    """Mean brightness of an image, what its contrast is measured from: ``[B, 1, 1, 1]``.
+
+    >>> contrast_mean(torch.tensor([0.25, 0.75]).view(1, 1, 1, 2)).item()
+    0.5
+    """
+    # In whole numbers: a sum of floats depends on its order, hence on the batch and the threads.
+    total = (greys.double() * _UNIT).round().long().sum((1, 2, 3), keepdim=True)
+    return (total.double() / (_UNIT * greys[0].numel())).to(greys.dtype)
 
 
 def smooth(images: Tensor) -> Tensor:

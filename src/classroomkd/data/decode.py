@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 MIN_SIDE = 8  # pixels; what is smaller is no photograph but a placeholder
 _ORIENTATION = 0x0112
+_WIDTH, _HEIGHT = 0x0100, 0x0101
 _TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
 
 Source = str | os.PathLike[str] | BinaryIO
@@ -48,10 +49,9 @@ class Photo:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of damaged EXIF, of very large images
                 self._image = Image.open(source)
-                turned = self._image.getexif().get(_ORIENTATION) in _TURNED
+                width, height, turned = _read_header(self._image)
         except Exception as error:  # a damaged file can raise nearly anything
             raise self._bad(error) from error
-        width, height = self._image.size
         self.size = (height, width) if turned else (width, height)
         if min(self.size) < MIN_SIDE:
             self._image.close()
@@ -104,6 +104,22 @@ class Photo:
         if isinstance(error, Image.UnidentifiedImageError):
             return BadImage("no image that Pillow knows", self.name)
         return BadImage(str(error) or type(error).__name__, self.name)
+
+
+def _read_header(image: Image.Image) -> tuple[int, int, bool]:
+    """Width and height as stored, and whether they are exchanged for the eye; closed on an error.
+
+    Of a PNG all is decoded, since what the camera says may come last.
+    """
+    try:
+        turned = image.getexif().get(_ORIENTATION) in _TURNED
+        # Of a TIFF, some releases of Pillow give the size as it is to be seen.
+        tags = getattr(image, "tag_v2", None)
+        width, height = image.size if tags is None else (tags[_WIDTH], tags[_HEIGHT])
+    except BaseException:
+        image.close()
+        raise
+    return width, height, turned
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

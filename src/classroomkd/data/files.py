@@ -7,10 +7,10 @@ from pathlib import Path
 
 from classroomkd.errors import ClassroomError
 
-EXTENSIONS = frozenset(
-    (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
+EXTENSIONS = frozenset((".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"))
+EXTENSIONS |= {".avif", ".jp2", ".tif", ".tiff", ".webp"}
 _LEADS_OUT = "links out of the folder"
+_NOWHERE = "links to folders or to nothing"
 
 
 @dataclass
@@ -46,17 +46,19 @@ class Listing:
         self.sizes.append(size)
         self.mtimes.append(mtime)
 
+    @property
+    def left_out(self) -> str:
+        """What was left out, in words."""
+        parts = (f"{len(names)} {why}: {named(names)}" for why, names in self.skipped.items())
+        return f"Left out were {'; '.join(parts) or 'no files'}"
+
     def check_classes(self) -> None:
         """A ClassroomError that names the classes without an image, if there are any."""
         present = set(self.targets)
         if empty := [name for place, name in enumerate(self.classes) if place not in present]:
-            left_out = (
-                f"{len(names)} {why}: {named(names)}" for why, names in self.skipped.items()
-            )
             raise ClassroomError(
                 f"{self.root}: no images of class {named(empty)}: remove the empty folder, or put "
-                f"images into it ({', '.join(sorted(EXTENSIONS))}). Left out were "
-                f"{'; '.join(left_out) or 'no files'}"
+                f"images into it ({', '.join(sorted(EXTENSIONS))}). {self.left_out}"
             )
 
 
@@ -65,13 +67,7 @@ def class_names(folder: Path) -> list[str]:
 
     A folder that is a link out of the tree counts as one here: `list_classes` judges it.
     """
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
 
 
 def list_classes(folder: Path, root: Path) -> Listing:
@@ -93,7 +89,9 @@ def list_classes(folder: Path, root: Path) -> Listing:
     inside = _inside(root)
     listing.classes = _classes(folder, inside, listing.skipped)
     if not listing.classes:
-        raise ClassroomError(f"{folder}: no folders of images in it, one for each class")
+        raise ClassroomError(
+            f"{folder}: no folders of images in it, one for each class. {listing.left_out}"
+        )
     for target, name in enumerate(listing.classes):
         try:
             found = sorted(_walk(str(folder / name), inside, listing.skipped))
@@ -145,13 +143,12 @@ def own_classes(folder: Path, root: Path) -> tuple[str, ...]:
 
 
 def _classes(folder: Path, inside: str, skipped: dict[str, list[str]]) -> tuple[str, ...]:
-    classes = []
-    for name in class_names(folder):
-        path = folder / name
-        if path.is_symlink() and not (os.path.realpath(path) + os.sep).startswith(inside):
-            skipped.setdefault(_LEADS_OUT, []).append(str(path))
-        else:
-            classes.append(name)
+    classes, own = [], _inside(folder)
+    for entry in _entries(folder):
+        if reason := _no_class(entry, inside, own):
+            skipped.setdefault(reason, []).append(entry.path)
+        elif _is_folder(entry):
+            classes.append(entry.name)
     if unwritable := [name for name in classes if printable(name) != name]:
         raise ClassroomError(
             f"{folder}: names of classes must be UTF-8 text: rename {named(unwritable)}"
@@ -159,7 +156,43 @@ def _classes(folder: Path, inside: str, skipped: dict[str, list[str]]) -> tuple[
     return tuple(classes)
 
 
-def _inside(root: Path) -> str:
+def _no_class(entry: os.DirEntry, inside: str, own: str) -> str | None:
+    """Why what lies among the folders of classes is left out, if a user wants to know."""
+    if _is_folder(entry):
+        if not entry.is_symlink():
+            return None
+        target = _inside(entry.path)
+        if not target.startswith(inside):
+            return _LEADS_OUT
+        return "links to a folder that they are in" if own.startswith(target) else None
+    if not os.path.exists(entry.path):
+        return _NOWHERE
+    return "images in no folder of a class" if _is_image(entry.name) else None
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder and not hidden, sorted by name; nothing if it is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder, or a link to one; a link in a circle is none."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+
+
+def _is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _inside(root: Path | str) -> str:
     """What the paths in a tree begin with."""
     return os.path.realpath(root).rstrip(os.sep) + os.sep
 
@@ -187,10 +220,10 @@ def _objection(entry: os.DirEntry, inside: str) -> str | None:
     if entry.is_symlink():
         if not os.path.realpath(entry.path).startswith(inside):
             return _LEADS_OUT
-        if not entry.is_file():
-            return "links to folders or to nothing"
-    known = os.path.splitext(entry.name)[1].lower() in EXTENSIONS
-    return None if known and entry.is_file() else "files that are no images by their names"
+        if not os.path.isfile(entry.path):  # entry.is_file() raises at a link in a circle
+            return _NOWHERE
+    image = _is_image(entry.name) and entry.is_file()
+    return None if image else "files that are no images by their names"
 
 
 def _unreadable(folder: Path, error: OSError) -> ClassroomError:

@@ -189,8 +189,9 @@ def _from_parquet(files: list[Path]) -> "Dataset":
         return datasets.load_dataset("parquet", data_files=names, split="train")
     except Exception as error:  # as above; the cause says what is wrong with the file
         raise ClassroomError(
-            f"{named(names)}: cannot be read as Parquet ({error.__cause__ or error}). Fetch or"
-            " write damaged files again"
+            f"{named(names)}: cannot be read as Parquet ({said(error.__cause__ or error)}). Fetch"
+            " or write damaged files again; those of one split must have the same columns, of the"
+            " same types"
         ) from error
 
 

@@ -4,7 +4,9 @@
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,6 +25,7 @@ from classroomkd.data.waits import Waits
 from classroomkd.errors import ClassroomError
 
 _CHUNK = 32  # images that a worker decodes at a time, so that all work at one batch
+_OPEN = 2**26  # pixels of those that it has open at a time: opening a PNG decodes it
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +81,9 @@ class PhotoSet(ImageSet):
         """The same set, its targets and numbers on ``device``."""
         return replace(self, target=self.target.to(device), index=self.index.to(device))
 
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """In which order an epoch shows the photographs, as their store likes it."""
-        return self.store.order(self.places, seed, epoch)
+    def windows(self, seed: int, epoch: int) -> Tensor:
+        """Which photographs are at hand together, as their store says."""
+        return self.store.windows(self.places, seed, epoch)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -221,23 +224,43 @@ def _decode(photos: PhotoSet, rows: Sequence[int], look: Look) -> np.ndarray:
         ClassroomError: if one cannot be decoded.
     """
     pixels = np.empty((len(rows), photos.side, photos.side, 3), np.uint8)
-    opened: list[Photo] = []
+    row = 0
     try:
-        for place in photos.places[list(rows)].tolist():
-            opened.append(photos.store.photo(place))
-        widths, heights = torch.tensor([photo.size for photo in opened]).unbind(1)
-        if look.crop is None:
-            boxes = central_boxes(widths, heights, photos.centre)
-        else:
-            boxes = look.crop.boxes(Draws(look.seed, look.epoch, look.index), widths, heights)
-        for row, photo in enumerate(opened):
-            pixels[row] = photo.square(boxes[row].tolist(), photos.side)
+        with closing(_open(photos.store, photos.places[list(rows)].tolist())) as groups:
+            for opened in groups:
+                for box, photo in zip(_boxes(photos, look, opened, row), opened, strict=True):
+                    pixels[row] = photo.square(box, photos.side)
+                    row += 1
     except BadImage as error:
         raise ClassroomError(
             f"{error.name}: cannot be used as an image ({error}). Replace or remove it, or leave "
             "out every such one with data.bad_images: skip"
         ) from error
-    finally:
-        for photo in opened:
-            photo.close()
     return pixels
+
+
+def _open(store: Store, places: Sequence[int]) -> Generator[list[Photo], None, None]:
+    """The images at some places, some at a time, which are closed when the next come.
+
+    Raises:
+        BadImage: if one cannot be opened.
+    """
+    left = list(reversed(places))
+    while left:
+        opened: list[Photo] = []
+        try:
+            while left and len(opened) < _CHUNK and sum(math.prod(p.size) for p in opened) < _OPEN:
+                opened.append(store.photo(left.pop()))
+            yield opened
+        finally:
+            for photo in opened:
+                photo.close()
+
+
+def _boxes(photos: PhotoSet, look: Look, opened: Sequence[Photo], first: int) -> list[list[float]]:
+    """What is shown of the opened images, which are those of a look from ``first`` on."""
+    widths, heights = torch.tensor([photo.size for photo in opened]).unbind(1)
+    if look.crop is None:
+        return central_boxes(widths, heights, photos.centre).tolist()
+    draws = Draws(look.seed, look.epoch, look.index[first : first + len(opened)])
+    return look.crop.boxes(draws, widths, heights).tolist()

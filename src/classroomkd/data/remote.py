@@ -75,7 +75,7 @@ class ParquetSource:
         raise AssertionError("the last try returns or raises")
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     r"""An error's own words in one line, or what it is called.
 
     >>> said(OSError("403:\n  forbidden")), said(TimeoutError())

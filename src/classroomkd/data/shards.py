@@ -44,7 +44,7 @@ def read_shards(
         image: which member of a sample is its image, by its extension; if left out, the only one
             that is an image.
         label: which member is its label, a number or a name; or ``json.<field>``, a field of the
-            member ``json``.
+            member ``json``, where that is more than a number or a name.
         classes: names of the classes, where labels are numbers; see `class_list`.
         options: those of `Showing`. ``bad_images: skip`` also leaves out samples without an image
             or a label, and what cannot be read of a damaged tar file.
@@ -85,9 +85,10 @@ def _part(
         f"{origin}: left out {len(names)} {why}: {named(names)}"
         for why, names in index.problems.items()
     ]
-    if left_out and not skip:
+    if left_out and not (skip and index.labels):
         said = "; ".join(line.replace("left out ", "", 1) for line in left_out)
-        raise ClassroomError(f"{said}. Mend them, or leave them out with data.bad_images: skip")
+        skipping = ", or leave them out with data.bad_images: skip"
+        raise ClassroomError(f"{said}. Mend them{': there are no others' if skip else skipping}")
     target, known = number_labels(index.labels, classes, origin)
     notes = (*left_out, *without_images(target, known, origin))
     return Part(ShardStore.of(index, files, origin), target, known, notes)

@@ -101,6 +101,8 @@ def list_files(path: Path, suffix: str) -> list[Path]:
         if not found:
             raise ClassroomError(f"{text}: no such file{nearest_path(Path(text))}")
         files += map(Path, found)
+    if not files:
+        raise ClassroomError(f"{path}: stands for no files: ranges go up, as in {{000..127}}")
     return sorted(set(files))
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+# Samples are mixed within windows: with other sizes, a bank would hold what was said of others.
 WINDOW_ROWS = 10_000  # what a window of the order has, in no fewer row groups than
 WINDOW_GROUPS = 8
 WINDOW_BYTES = 2**30  # but no more than this, so that the spool holds several windows
@@ -172,17 +173,14 @@ class StreamStore(RowStore):
         """Which row group each place is in, from 0 to ``G - 1``."""
         return np.searchsorted(self._ends, places, side="right")
 
-    def order(self, places: np.ndarray, seed: int, epoch: int) -> Tensor:
-        """Nearly uniform: row groups in random order, and rows in random order within windows.
+    def windows(self, places: np.ndarray, seed: int, epoch: int) -> Tensor:
+        """Row groups in random order, of which some in a row are a window.
 
-        A window is some row groups in a row of that order: at least 8, and of 10,000 rows, but of
-        no more than 1 GiB. So an epoch fetches each row group once, and needs one window at a time,
-        or two where it goes from one to the next.
+        They are at least 8, and of 10,000 rows, but of no more than 1 GiB. So an epoch fetches each
+        row group once, and needs one window at a time, or two where it goes from one to the next.
         """
         groups = self.group_of(places)
-        windows = torch.from_numpy(self._windows(np.unique(groups), seed, epoch)[groups])
-        order = permutation(len(places), seed, epoch)
-        return order[windows[order].argsort(stable=True)]
+        return torch.from_numpy(self._windows(np.unique(groups), seed, epoch)[groups])
 
     def cell(self, place: int) -> dict[str, Any]:
         """A row's ``bytes`` and ``path``.

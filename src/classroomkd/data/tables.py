@@ -58,10 +58,10 @@ def read_table_set(
         classes: their names, where the table has none; see `class_list`.
         subset: which configuration of the hub's data set, or which folder of ``path``.
         streaming: whether to fetch row groups of the table's Parquet files when they are needed,
-            and to store no more than a few of them. The order of an epoch is then nearly uniform:
-            see `StreamStore.order`. ``bad_images: skip`` fetches all of the table once, and a
-            development split that is taken from the training set all of it in each epoch, since
-            its rows are everywhere.
+            and to store no more than a few of them. The order of an epoch is then nearly uniform,
+            and samples are mixed with those near them: see `StreamStore.windows`.
+            ``bad_images: skip`` fetches all of the table once, and a development split that is
+            taken from the training set all of it in each epoch, since its rows are everywhere.
         options: those of `Showing`.
 
     Raises:

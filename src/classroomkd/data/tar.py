@@ -17,7 +17,7 @@ from classroomkd.data.files import EXTENSIONS, named
 from classroomkd.data.labels import Label
 from classroomkd.errors import ClassroomError
 
-_VERSION = 1  # of what the cache keeps
+_VERSION = 2  # of what the cache keeps
 _NUMBER = re.compile(r"-?\d+")
 _MOST = 1 << 24  # bytes of a label's file; one that claims more is none
 _BLOCK = 512
@@ -135,7 +135,7 @@ def _samples(
             problems.setdefault(missing, []).append(where)
             continue
         try:
-            value = _label(stream, kinds[extension], fields)
+            value = _label(stream, kinds[extension], extension == "json", fields)
         except ValueError as error:
             reason = "images whose label cannot be read"
             problems.setdefault(reason, []).append(f"{where} ({error})")
@@ -157,14 +157,14 @@ def _image(kinds: dict[str, Member], image: str | None, file: Path, key: str) ->
     return likely[0] if likely else None
 
 
-def _label(stream: BinaryIO, member: Member, fields: Sequence[str]) -> Label:
-    """A label as it is written, or a field of it in JSON.
+def _label(stream: BinaryIO, member: Member, is_json: bool, fields: Sequence[str]) -> Label:
+    """A label as it is written, or what JSON says, or a field of it.
 
     Raises:
         ValueError: if there is none.
     """
     content = _text(stream, member)
-    if not fields:
+    if not (is_json or fields):
         if not content:
             raise ValueError("it is empty")
         return content
