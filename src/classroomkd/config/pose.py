@@ -185,4 +185,9 @@ class PoseRecipe(RunRecipe):
             )
         if self.train.skip is not None:
             raise ValueError("train.skip: not for pose; leave it out")
+        if self.train.mentor_placement == "shard":
+            raise ValueError(
+                "train.mentor_placement: shard is not for pose: leave it out for mentors on each"
+                " device, or use offload"
+            )
         return self

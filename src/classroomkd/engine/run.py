@@ -70,29 +70,36 @@ def _train(
 ) -> dict[str, Any]:
     """Train in this process, with the others of its team if there are any."""
     with join(recipe.train) as team, _held(run, recipe, resume, overwrite, team):
-        say = say if team.first else _nothing
-        with team.first_ahead():
-            classroom = _build(recipe, say, team)
-        begun = run.read_json("environment.json") if resume else {}
-        if team.first:
-            run.prepare(recipe, fresh=not resume)
-        ways = _tune(classroom, begun.get("mentors"), team)
-        circumstances = _circumstances(classroom, team) | {"mentors": ways}
-        if team.first and not resume:
-            run.write_json("environment.json", circumstances)
-            say(_sizes(circumstances))
-        ledger = Ledger([mentor.name for mentor in classroom.mentors])
-        record = _Record(run, classroom, ledger, say)
-        fit(
-            classroom,
-            on_lesson=ledger.add,
-            on_epoch=record.epoch if team.first else _nothing,
-            checkpoint=run.checkpoint,
-            resume=resume,
-            progress=progress and team.first,
-            team=team,
-        )
-        return team.tell(summarize(run, classroom) if team.first else {})
+        return _train_together(recipe, run, resume, progress, say, team)
+
+
+def _train_together(
+    recipe: AnyRecipe, run: RunFolder, resume: bool, progress: bool, say: Say, team: Team
+) -> dict[str, Any]:
+    """Train as one of a team. Nothing that it builds outlives it, and so nothing the team."""
+    say = say if team.first else _nothing
+    with team.first_ahead():
+        classroom = _build(recipe, say, team)
+    begun = run.read_json("environment.json") if resume else {}
+    if team.first:
+        run.prepare(recipe, fresh=not resume)
+    ways = _tune(classroom, begun.get("mentors"), team)
+    circumstances = _circumstances(classroom, team) | {"mentors": ways}
+    if team.first and not resume:
+        run.write_json("environment.json", circumstances)
+        say(_sizes(circumstances))
+    ledger = Ledger([mentor.name for mentor in classroom.mentors])
+    record = _Record(run, classroom, ledger, say)
+    fit(
+        classroom,
+        on_lesson=ledger.add,
+        on_epoch=record.epoch if team.first else _nothing,
+        checkpoint=run.checkpoint,
+        resume=resume,
+        progress=progress and team.first,
+        team=team,
+    )
+    return team.tell(summarize(run, classroom) if team.first else {})
 
 
 @contextmanager
@@ -125,14 +132,9 @@ def _tune(classroom: AnyClassroom, chosen: Mapping[str, Any] | None, team: Team)
 def _build(recipe: AnyRecipe, say: Say, team: Team) -> AnyClassroom:
     if isinstance(recipe, Recipe):
         return build_classroom(recipe, say, team)
-    if team.size > 1 or recipe.train.mentor_placement != "replicate":
-        raise ClassroomError(
-            "pose is trained in one process, with its mentors on the same device: leave out"
-            " train.devices, train.mentor_placement and torchrun"
-        )
     from classroomkd.engine.pose import build_pose_classroom  # its libraries are an extra
 
-    return build_pose_classroom(recipe, say)
+    return build_pose_classroom(recipe, say, team)
 
 
 def _sizes(circumstances: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ Shapes: ``B`` persons, ``U`` joints of the student, ``K`` bins.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from classroomkd.config.pose import PoseMentorRecipe
 from classroomkd.core.filter import Blocks
 from classroomkd.data.pose import custom_joints, joint_map, joint_set
 from classroomkd.errors import ClassroomError
+from classroomkd.mentors.mentor import Mentor
 from classroomkd.models.pose import (
     PoseNetwork,
     build_pose_model,
@@ -66,8 +67,8 @@ class PoseMentor:
         role: Literal["teacher", "peer"],
         student: PoseNetwork,
     ) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.name, self.role = name, role
+        self.network, self.name, self.role = network, name, role
+        self._frozen = Mentor(network, name, role)
         self.codec, self.size = student.codec, student.input_size
         own = custom_joints(name, network.joint_names)
         places = joint_map(own, custom_joints("student", student.joint_names))
@@ -82,9 +83,22 @@ class PoseMentor:
 
     def to(self, device: torch.device | str, memory_format: torch.memory_format) -> Self:
         """Move the network; returns itself."""
-        self.network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        self._frozen.to(device, memory_format)
+        return self._speak_on(device)
+
+    def offload(self, device: torch.device, memory_format: torch.memory_format) -> Self:
+        """Keep the network in the host's memory but for its turns, as `Mentor.offload` does."""
+        self._frozen.offload(device, memory_format)
+        return self._speak_on(device)
+
+    def _speak_on(self, device: torch.device | str) -> Self:
         self.known, self._places = self.known.to(device), self._places.to(device)
         return self
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether its network is in the host's memory, and on the device for its turn only."""
+        return self._frozen.offloaded
 
     @property
     def shares_bins(self) -> bool:
@@ -95,9 +109,7 @@ class PoseMentor:
     @torch.no_grad()
     def outputs(self, images: Tensor) -> Blocks:
         """What its head gives, in its own bins and the student's joints; float32."""
-        if self.network.training:  # somebody called train() on it
-            self.network.eval()
-        said = self.network(images)
+        said = cast(Blocks, self._frozen(images))  # without a class map: what the network gives
         return tuple(block.index_select(1, self._places).float() for block in said)
 
     @torch.no_grad()

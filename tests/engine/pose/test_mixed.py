@@ -8,6 +8,7 @@ from torch import nn
 from classroomkd.data.pose import joint_set
 from classroomkd.engine.pose import build_pose_classroom
 from classroomkd.engine.run import train
+from classroomkd.mentors.pose import PoseMentor
 from tests.engine.pose.conftest import pose_recipe
 
 
@@ -75,13 +76,13 @@ def test_an_opinion_of_other_bins_means_the_same_points(recipe):
     places = torch.rand(3, len(coco), 2, generator=draw) * 24 + 4  # of the student's 32 pixels
 
     class Pointing(nn.Module):
-        codec, input_size = other.network.codec, size
+        codec, input_size, joint_names = other.network.codec, size, coco.names
 
         def forward(self, images):
             scale = torch.tensor([size[1] / 32, size[0] / 32])
             return self.codec.encode((places + 0.5) * scale - 0.5)
 
-    other.network = Pointing().eval()
+    other = PoseMentor(Pointing(), "pointing", "teacher", classroom.student)
     opinion = other(torch.rand(3, 3, 32, 32), decoded=True)
     known = other.known
     wanted = places[:, [max(coco.names.index(n), 0) for n in joint_set("lsp").names[:12]]]

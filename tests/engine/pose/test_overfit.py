@@ -5,8 +5,9 @@ import torch
 
 from classroomkd.config import parse_recipe
 from classroomkd.data.pose import PoseLoader
-from classroomkd.engine.pose.build import build_student, choose_rules, training_persons
+from classroomkd.engine.pose.build import build_student, choose_rules
 from classroomkd.engine.pose.lesson import hold_pose_lesson
+from classroomkd.engine.pose.views import training_persons
 from classroomkd.methods import create_method
 from classroomkd.tasks.pose import evaluate_pose
 from tests.data.pose.conftest import real  # noqa: F401  (a fixture)

@@ -63,9 +63,12 @@ class PoseLoader:
         channels_last: Memory format of the images, which keep their shape.
         workers: Threads that decode into memory, or processes that decode as needed; 0 for none.
         memory_limit: Most bytes of decoded images to keep.
+        part: Which part of each batch is shown, from 0, and of how many equal ones: what one of
+            several processes sees of the same batches.
 
     Raises:
-        ValueError: If ``batch_size``, ``size`` or ``padding`` is out of range.
+        ValueError: If ``batch_size``, ``size`` or ``padding`` is out of range, or a batch cannot be
+            divided into equal parts.
         ClassroomError: If an image cannot be decoded, or differs in size from its annotations;
             for images that are decoded as needed, only when it is its turn.
     """
@@ -87,6 +90,7 @@ class PoseLoader:
         channels_last: bool = True,
         workers: int = 0,
         memory_limit: float = MEMORY_LIMIT,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
@@ -94,6 +98,9 @@ class PoseLoader:
             raise ValueError(f"size must be a height and a width in pixels, not {size}")
         if not padding > 0:
             raise ValueError(f"padding must be above 0, not {padding}")
+        last = 0 if drop_last else len(persons) % batch_size
+        if batch_size % part[1] or last % part[1]:
+            raise ValueError(f"batches of {last or batch_size} have no {part[1]} equal parts")
         self.persons = persons
         self.batch_size = batch_size
         self.size = (int(size[0]), int(size[1]))
@@ -104,6 +111,7 @@ class PoseLoader:
         self.padding = padding
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.part = part
         self.device = torch.device(device)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.epoch = 0
@@ -138,10 +146,16 @@ class PoseLoader:
         return self.persons.index[self._rows()]
 
     def _rows(self) -> Tensor:
-        """``[n]`` int64: their places in `persons`, in order."""
+        """``[n]`` int64: their places in `persons`, in order; of all parts."""
         count = len(self.persons)
         order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
         return order[: len(self) * self.batch_size]
+
+    def _own_rows(self) -> Tensor:
+        """Those of this part of each batch."""
+        place, count = self.part
+        batches = self._rows().split(self.batch_size)
+        return torch.cat([rows.chunk(count)[place] for rows in batches])
 
     def _levels(self) -> int:
         """How many levels of the images any view can ask for."""
@@ -150,17 +164,16 @@ class PoseLoader:
         return int(choose_levels(scale * most, LEVELS).max()) + 1 if len(scale) else 1
 
     def __iter__(self) -> Iterator[PoseBatch]:
-        rows = self._rows()
-        if not len(rows):
+        if not len(self):
             return
+        rows, count = self._own_rows(), self.batch_size // self.part[1]
         frames, mirrored = self._frames(rows)
         level = choose_levels(frames.scale, LEVELS)
         look = Look(self.persons.image[rows], level, frames.centre, frames.matrix)
         labels = [
-            tensor.to(self.device).split(self.batch_size)
-            for tensor in self._labels(rows, frames, mirrored)
+            tensor.to(self.device).split(count) for tensor in self._labels(rows, frames, mirrored)
         ]
-        pixels = self._read(look.split(self.batch_size))
+        pixels = self._read(look.split(count))
         for images, *label in zip(pixels, *labels, strict=True):
             shown = images.to(torch.float32, memory_format=self.memory_format).div_(255)
             yield PoseBatch(shown, *label)

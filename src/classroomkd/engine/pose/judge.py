@@ -3,7 +3,7 @@
 from typing import Any
 
 from classroomkd.config import PoseRecipe, parse_recipe
-from classroomkd.engine.pose.build import plain_loader, read_persons, training_persons
+from classroomkd.engine.pose.views import plain_loader, read_persons, training_persons
 from classroomkd.engine.runs import RunFolder
 from classroomkd.engine.views import choose_device
 from classroomkd.errors import ClassroomError

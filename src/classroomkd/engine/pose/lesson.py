@@ -14,6 +14,7 @@ from classroomkd.core import Lesson, compose_lesson
 from classroomkd.core.filter import Blocks, Group
 from classroomkd.core.lesson import Task, labels
 from classroomkd.data.pose import PoseBatch
+from classroomkd.engine.devices import ALONE, Team
 from classroomkd.engine.precision import autocast
 from classroomkd.mentors.pose import Opinion, PoseMentor
 from classroomkd.methods import Method
@@ -86,6 +87,7 @@ def hold_pose_lesson(
     rules: Rules,
     precision: str = "fp32",
     group: Group | None = None,
+    team: Team = ALONE,
 ) -> Lesson:
     """Show persons to the student and to its mentors, and let the method make a lesson of it.
 
@@ -101,11 +103,23 @@ def hold_pose_lesson(
         rules: what scores, units and the task are.
         precision: ``"fp32"`` or ``"bf16"`` (autocast).
         group: what is ranked together, if not as the method has it.
+        team: with others, ``batch`` is this process's part, and the lesson is that of the whole
+            batch, the same for all.
     """
+    decoded = rules.score == "oks"
     with autocast(batch.images.device, precision):
-        said = [mentor(batch.images, decoded=rules.score == "oks") for mentor in mentors]
-        outputs = tuple(block.float() for block in student(batch.images))
-    return pose_lesson(student, outputs, mentors, said, method, batch, rules, group)
+        said = [_from_all(mentor(batch.images, decoded=decoded), team) for mentor in mentors]
+        with team.normalising():
+            own = student(batch.images)
+        outputs = tuple(team.gather(block).float() for block in own)
+    whole = PoseBatch(batch.images, *(team.gather(part) for part in batch[1:]))
+    return pose_lesson(student, outputs, mentors, said, method, whole, rules, group)
+
+
+def _from_all(opinion: Opinion, team: Team) -> Opinion:
+    """What a mentor says about the whole batch, of which each process has asked it a part."""
+    points = None if opinion.points is None else team.gather(opinion.points)
+    return Opinion(tuple(team.gather(block) for block in opinion.logits), points)
 
 
 def pose_lesson(

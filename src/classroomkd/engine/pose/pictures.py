@@ -9,7 +9,7 @@ Shapes: ``V`` persons that are shown, ``M`` mentors, ``U`` joints.
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
@@ -23,15 +23,20 @@ from classroomkd.models.pose.codec import codec_to_dict
 from classroomkd.tasks.pose import taught_joints
 from classroomkd.tasks.pose.predict import in_eval_mode
 
+if TYPE_CHECKING:
+    from classroomkd.engine.pose.classroom import PoseClassroom
+
 SHOWN = 8
 
 
 @torch.no_grad()
-def keep_pictures(classroom: Any, student: PoseNetwork, loader: PoseLoader, folder: Path) -> None:
+def keep_pictures(
+    classroom: "PoseClassroom", student: PoseNetwork, loader: PoseLoader, folder: Path
+) -> None:
     """Write what the report draws.
 
     Args:
-        classroom: a `PoseClassroom`.
+        classroom: whose mentors and joints are shown.
         student: the one that was chosen, on the device.
         loader: plain crops, of which the persons with most labelled joints among the first batch
             are shown, and on which mentors are ranked joint by joint.
@@ -86,7 +91,7 @@ def _beliefs(mentor: PoseMentor, batch: PoseBatch) -> tuple[Tensor, ...]:
     )
 
 
-def _taught(classroom: Any, student: PoseNetwork, loader: PoseLoader) -> Tensor:
+def _taught(classroom: "PoseClassroom", student: PoseNetwork, loader: PoseLoader) -> Tensor:
     """``[M, U]``: of those whose joint is labelled, the share whom each mentor would teach it.
 
     Each joint is ranked by itself, whatever the method ranks together.
