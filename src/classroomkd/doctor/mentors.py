@@ -4,7 +4,6 @@ Shapes: ``N`` images, ``C`` classes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -12,51 +11,15 @@ from torch import Tensor
 
 from classroomkd.config import MentorRecipe
 from classroomkd.data import Batch
+from classroomkd.doctor.accuracy import Heard, as_claimed, judge_accuracy
 from classroomkd.doctor.finding import Finding
 from classroomkd.doctor.order import best_order, right_in_best_order
 from classroomkd.doctor.pixels import Scale, better_pixels
-from classroomkd.doctor.sample import gain, interval
+from classroomkd.doctor.sample import ask, gain
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.runs import RunFolder
-from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 
-MARGIN = 3.0  # points below a claim that may have harmless reasons
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A mentor that was asked, and what it said.
-
-    Attributes:
-        mentor: frozen.
-        entry: its part of the recipe.
-        logits: ``[n, C]``, on the CPU.
-        target: ``[n]``, on the CPU.
-        images: what they are called: development, training.
-    """
-
-    mentor: Mentor
-    entry: MentorRecipe
-    logits: Tensor
-    target: Tensor
-    images: str
-
-    @property
-    def said(self) -> Tensor:
-        """The class that it names for each image: ``[n]``."""
-        return self.logits.argmax(-1)
-
-    @property
-    def right(self) -> Tensor:
-        """``[n]`` bool."""
-        return self.said == self.target
-
-    @property
-    def seen(self) -> str:
-        """How well it does, in words."""
-        share = 100 * self.right.float().mean().item()
-        return f"{share:.1f} % of {len(self.target)} {self.images} images right"
+COMPANY = 16  # images that a mentor is asked about once more, without the others
 
 
 def judge_mentor(heard: Heard, classroom: Classroom, batch: Batch) -> list[Finding]:
@@ -76,32 +39,48 @@ def judge_mentor(heard: Heard, classroom: Classroom, batch: Batch) -> list[Findi
     if not doubts and mentor.here:
         image_set = classroom.train.image_set
         doubts = list(_pixels(heard, batch, (image_set.mean, image_set.std)))
-    doubts += _accuracy(heard, classroom, explained=bool(doubts))
+    if mentor.here:
+        doubts += _steady(heard, batch)
+    if not doubts:
+        doubts = list(judge_accuracy(heard, classroom))
     if doubts:
         return [*findings, *doubts]
     order = "order mapped by name" if mentor.class_map is not None else "same order"
-    text = f"{mentor.role}, frozen, {order}; {heard.seen}{_as_claimed(heard, classroom)}"
+    text = f"{mentor.role}, frozen, {order}; {heard.seen}{as_claimed(heard, classroom)}"
     return [*findings, Finding("ok", name, text, "accuracy")]
 
 
 def _frozen(mentor: Mentor) -> Iterator[Finding]:
-    if mentor.network.training or any(p.requires_grad for p in mentor.network.parameters()):
+    training = any(module.training for module in mentor.network.modules())
+    if training or any(p.requires_grad for p in mentor.network.parameters()):
         text = "is in training mode or has gradients: it would change"
         cure = "call network.eval().requires_grad_(False)"
         yield Finding("wrong", mentor.name, text, "frozen", cure)
 
 
+def _steady(heard: Heard, batch: Batch) -> Iterator[Finding]:
+    """Whether it says the same of an image when it is asked again, among fewer others."""
+    count = min(COMPANY, len(heard.logits) // 2)
+    if count < 2:
+        return
+    before, again = heard.logits[:count], heard.mentor(batch.images[:count]).float().cpu()
+    if (again - before).abs().max() > 0.01 * before.abs().max():
+        text = "says something else about the same images when it is asked again, among fewer"
+        cure = "see that it uses no dropout and no statistics of the batch in eval mode"
+        yield Finding("wrong", heard.mentor.name, text, "frozen", cure)
+
+
 def _order(heard: Heard, classes: tuple[str, ...]) -> Iterator[Finding]:
     """Whether more were right if its classes stood in another order."""
-    count = len(classes)
-    if len(heard.target) < 2 * count:
+    count = len(heard.target.unique())
+    if count < 2 or len(heard.target) < 2 * count:
         return  # too few to tell orders apart
-    ordered = right_in_best_order(heard.said, heard.target, count)
+    ordered = right_in_best_order(heard.said, heard.target, len(classes))
     share = 100 * ordered.float().mean().item()
     if not gain(ordered, heard.right) or share < min(50 * (1 + 1 / count), 1000 / count):
         return  # even one that was never trained gains something
-    order = best_order(heard.said, heard.target, count)
-    moved = heard.said.bincount(minlength=count).argsort(descending=True).tolist()
+    order = best_order(heard.said, heard.target, len(classes))
+    moved = heard.said.bincount(minlength=len(classes)).argsort(descending=True).tolist()
     shown = [f"{classes[k]} for {classes[order[k]]}" for k in moved if order[k] != k][:3]
     text = (
         f"{heard.seen}, and {share:.0f} % if its classes stood in another order: it says"
@@ -131,71 +110,40 @@ def _other_pixels(entry: MentorRecipe, scale: Scale | None) -> str:
     return f"give mean: {mean} and std: {std} with its checkpoint"
 
 
-def _accuracy(heard: Heard, classroom: Classroom, *, explained: bool) -> Iterator[Finding]:
-    """Whether it does worse than it should: than chance allows, or than its source says.
-
-    Args:
-        heard: what it said.
-        classroom: where it teaches.
-        explained: whether it is known why; then nothing more is said.
-    """
-    if explained:
-        return
-    name, count = heard.mentor.name, len(heard.target)
-    right, chance = int(heard.right.sum()), 100 / heard.logits.shape[1]
-    low, high = interval(right, count)
-    if low < chance or (low < 2 * chance and high < 50):
-        text = (
-            f"gets {heard.seen}, near chance ({chance:.1f} %): its classes are in another order,"
-            " it expects other pixels (mean, std), or it was never trained"
-        )
-        yield Finding("wrong", name, text, "accuracy", "train it, or find out what it was made for")
-    elif (claim := claimed(heard, classroom)) and high + MARGIN < claim:
-        text = (
-            f"{heard.seen} (95 % interval {low:.1f} to {high:.1f}), and its source claims"
-            f" {claim:.1f} %"
-        )
-        cure = "see whether its weights, classes and pixels (mean, std) are those of its source"
-        yield Finding("warning", name, text, "accuracy", cure)
-
-
-def _as_claimed(heard: Heard, classroom: Classroom) -> str:
-    claim = claimed(heard, classroom)
-    return "" if claim is None else f" (its source claims {claim:.1f} %)"
-
-
-def claimed(heard: Heard, classroom: Classroom) -> float | None:
-    """What the source of a mentor says about its accuracy on such data, in percent.
-
-    Of a run, it is that on the development split of the same data; of a pretrained network, that on
-    ImageNet, if the data has all its classes.
-    """
-    if heard.entry.run is not None:
-        return _claimed_by_run(heard.entry.run, classroom)
-    network = heard.mentor.network
-    offered = getattr(network, "top1", None)
-    whole = len(classroom.classes) == getattr(network, "num_classes", None)
-    return offered if whole else None
-
-
-def _claimed_by_run(folder: object, classroom: Classroom) -> float | None:
-    run, own = RunFolder(str(folder)), classroom.recipe.data
-    try:
-        data, said = run.data(), run.read_json("student.json").get("top1")
-    except ClassroomError:
-        return None
-    same = all(getattr(data, key) == getattr(own, key) for key in ("name", "path", "hub"))
-    return float(said) if same and isinstance(said, int | float) else None
-
-
 def find_twins(heard: Sequence[Heard]) -> Iterator[Finding]:
-    """Mentors that say the same about all images that both were asked about."""
+    """Mentors that say the same about all images that both were asked about.
+
+    Weights that were saved in half precision, or logits that are all shifted, do not hide a twin.
+    """
     for one, other in combinations(heard, 2):
         count = min(len(one.logits), len(other.logits))
-        if torch.allclose(one.logits[:count], other.logits[:count], rtol=1e-4, atol=1e-4):
+        here, there = (_centred(who.logits[:count]) for who in (one, other))
+        if (here - there).abs().max() <= 0.01 * there.abs().max():
             names = f"{one.mentor.name}, {other.mentor.name}"
             text = "say the same: one network twice adds nothing"
             yield Finding("warning", names, text, "twins", "leave one of them out")
+
+
+def find_behind(heard: Sequence[Heard], classroom: Classroom, batch: Batch) -> Iterator[Finding]:
+    """Mentors that are right less often than a student that starts from trained weights."""
+    asked = [one for one in heard if one.mentor.here]
+    if classroom.recipe.student.checkpoint is None or not asked:
+        return
+    student = classroom.student.eval()
+    with torch.inference_mode():
+        said = ask(student, batch.images).argmax(-1)
+    student.train()
+    for one in asked:
+        count = min(len(said), len(one.said))
+        right = said[:count] == one.target[:count]
+        if points := gain(right, one.right[:count]):
+            text = f"{one.seen}, {points:.0f} points less than the student before it learns"
+            cure = "use mentors that do better, or a method that asks who does (classroom)"
+            yield Finding("warning", one.mentor.name, text, "teaching", cure)
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(1, keepdim=True)
 
 
 def weights(mentor: Mentor) -> Mapping[str, float]:

@@ -11,7 +11,8 @@ from torch import Tensor
 def best_order(said: Tensor, target: Tensor, classes: int) -> Tensor:
     """Which class each answer would have to mean for the most of them to be right: ``[C]``.
 
-    The permutation with the largest sum over the confusion matrix.
+    The permutation with the largest sum over the confusion matrix; classes that are neither named
+    nor meant keep their places.
 
     Args:
         said: ``[N]``, the classes that a mentor named.
@@ -22,10 +23,13 @@ def best_order(said: Tensor, target: Tensor, classes: int) -> Tensor:
         >>> best_order(torch.tensor([1, 1, 2, 0]), torch.tensor([0, 0, 1, 2]), 3)
         tensor([2, 0, 1])
     """
-    counts = torch.bincount(said * classes + target, minlength=classes * classes)
-    named, meant = linear_sum_assignment(counts.view(classes, classes).numpy(), maximize=True)
-    order = torch.empty(classes, dtype=torch.int64)
-    order[torch.from_numpy(named)] = torch.from_numpy(meant)
+    met, place = torch.cat([said, target]).unique(return_inverse=True)
+    named, meant = place.split(len(said))
+    count = len(met)  # of thousands of classes, most may not be met
+    pairs = torch.bincount(named * count + meant, minlength=count * count)
+    rows, columns = linear_sum_assignment(pairs.view(count, count).numpy(), maximize=True)
+    order = torch.arange(classes)
+    order[met[rows]] = met[columns]
     return order
 
 

@@ -7,7 +7,7 @@ from math import sqrt
 from time import perf_counter
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classroomkd.data import Batch, ImageSet
 from classroomkd.data.photos import PhotoSet
@@ -38,11 +38,11 @@ def plain_sample(classroom: Classroom) -> Batch:
     return Batch(images, *fields)
 
 
-def ask(mentor: Mentor, images: Tensor, seconds: float = SECONDS) -> Tensor:
-    """A mentor's logits of as many images as it manages in a time: ``[n, C]`` float32, on the CPU.
+def ask(mentor: Mentor | nn.Module, images: Tensor, seconds: float = SECONDS) -> Tensor:
+    """A network's logits of as many images as it manages in a time: ``[n, C]`` float32, on the CPU.
 
     Args:
-        mentor: frozen.
+        mentor: frozen, or any network in eval mode.
         images: ``[N, 3, H, W]`` in [0, 1].
         seconds: after which it is not asked any more, once `FEWEST` are done.
     """

@@ -3,25 +3,20 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
-from statistics import median
-from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from classroomkd.config import Recipe
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.hearing import outputs
-from classroomkd.engine.optim import build_optimizer
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.shelves import plan_bank
 from classroomkd.engine.tuning import choose, example_images, live_mentors
+from classroomkd.engine.watch import EVALUATION, PARTS, Watch, evaluation_images, watch_steps
+from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import size_text
 from classroomkd.mentors.tuning import keep_freed_memory
-from classroomkd.methods import Outputs
-
-STEPS = 7  # that are timed
 
 
 @dataclass(frozen=True)
@@ -57,25 +52,44 @@ def plan_run(recipe: Recipe, say: Callable[[str], object] = print) -> list[Part]
     if classroom.device.type == "cpu":
         keep_freed_memory()
     steps = recipe.train.epochs * len(classroom.train)
-    shared, mentors = _shared(classroom), _mentors(classroom, steps)
-    _describe(classroom, shared, mentors, steps, say)
+    watch = watch_steps(classroom)
+    shared, mentors = _shared(classroom, watch), _mentors(classroom, steps)
+    judging = _evaluations(classroom, watch)
+    _describe(classroom, shared, mentors, judging, say)
     return [*shared, *mentors]
 
 
 def forecast(classroom: Classroom) -> str:
     """What a run will take as it is, in words: faster ways to run mentors are not looked for.
 
-    Measured on some steps, in which the student learns.
+    Measured on some steps, in which the student learns, and on an evaluation.
     """
-    watch, train = _watch_steps(classroom), classroom.recipe.train
-    parts = {name: watch.milliseconds(name) for name in ("views", "mentors", "student", "loss")}
+    if classroom.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(classroom.device)
+    watch, train = watch_steps(classroom), classroom.recipe.train
+    parts = {name: watch.milliseconds(name) for name in PARTS}
     step = sum(parts.values())
     shares = ", ".join(f"{name} {100 * part / step:.0f} %" for name, part in parts.items())
     seconds = train.epochs * len(classroom.train) * step / 1000
+    judging = f", and evaluations {_duration(_evaluations(classroom, watch))}"
     return (
         f"{train.epochs} epochs of {len(classroom.train)} steps take {_duration(seconds)} as it is"
-        f" ({step:.1f} ms a step: {shares}), at most; memory so far: {_memory(classroom.device)}"
+        f" ({step:.1f} ms a step: {shares}){judging if classroom.dev else ''}, at most; memory so"
+        f" far: {_memory(classroom.device)}"
     )
+
+
+def _evaluations(classroom: Classroom, watch: Watch) -> float:
+    """Seconds in which the student is run on the development split, over all epochs.
+
+    Its images come at the pace of the views.
+    """
+    if classroom.dev is None:
+        return 0.0
+    count = len(classroom.dev.image_set)
+    run = min(watch.seconds[EVALUATION]) / evaluation_images(classroom)
+    show = watch.milliseconds("views") / 1000 / classroom.recipe.train.batch_size
+    return classroom.recipe.train.epochs * count * (run + show)
 
 
 def _memory(device: torch.device) -> str:
@@ -90,56 +104,11 @@ def _memory(device: torch.device) -> str:
     return size_text(peak * (1 if sys.platform == "darwin" else 1024))
 
 
-class _Watch:
-    """Times of the laps of several rounds, by name."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, dict[str, list[float]]()
-        self.mark = self._now()
-
-    def lap(self, name: str) -> None:
-        """The time since the lap before belongs to this name."""
-        now = self._now()
-        self.seconds.setdefault(name, []).append(now - self.mark)
-        self.mark = now
-
-    def milliseconds(self, name: str) -> float:
-        return 1000 * median(self.seconds[name])
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return perf_counter()
-
-
-def _watch_steps(classroom: Classroom) -> _Watch:
-    """Hold some lessons: times of the views, the mentors, the student and the loss."""
-    student, method, train = classroom.student, classroom.method, classroom.recipe.train
-    optimizer = build_optimizer([*student.parameters(), *method.parameters()], train)
-    classroom.begin_epoch(0)
-    watch = _Watch(classroom.device)
-    for batch in islice(classroom.train, STEPS):
-        watch.lap("views")
-        with autocast(classroom.device, train.precision):
-            taught = classroom.hearing(batch)
-        watch.lap("mentors")
-        with autocast(classroom.device, train.precision):
-            learnt = outputs(student, batch.images, method)
-        learnt.logits.float().logsumexp(1).mean().backward(retain_graph=True)
-        optimizer.step()
-        optimizer.zero_grad()
-        watch.lap("student")
-        features = {name: f.detach().requires_grad_() for name, f in learnt.features.items()}
-        shown = Outputs(learnt.logits.detach().requires_grad_(), features)
-        method(shown, taught, batch.target, batch.index).loss.backward()
-        watch.lap("loss")
-    return watch
-
-
-def _shared(classroom: Classroom) -> list[Part]:
+def _shared(classroom: Classroom, watch: Watch) -> list[Part]:
     """What every step does, whoever teaches."""
-    watch, student, method = _watch_steps(classroom), classroom.student, classroom.method
-    memory = 3 * sum(p.nbytes for p in student.parameters())  # weights, gradients, momentum
+    student, method = classroom.student, classroom.method
+    moments = 1 if classroom.recipe.train.optimizer.name == "sgd" else 2
+    memory = (2 + moments) * sum(p.nbytes for p in student.parameters())  # with the gradients
     return [
         Part("views", watch.milliseconds("views")),
         Part(f"{student.name} (student)", watch.milliseconds("student"), memory),
@@ -148,8 +117,11 @@ def _shared(classroom: Classroom) -> list[Part]:
 
 
 def _mentors(classroom: Classroom, steps: int) -> list[Part]:
-    example, parts = example_images(classroom), []
-    for mentor in live_mentors(classroom):
+    example, tuned, parts = example_images(classroom), live_mentors(classroom), []
+    for mentor in classroom.mentors:
+        if mentor not in tuned:
+            parts += [_as_it_is(mentor, classroom, example)] if mentor.here else []
+            continue
         choice = choose(mentor, example, classroom.recipe.train.precision, steps)
         best = next((t for t in choice.timings if t.variant == choice.variant), None)
         if best is None:
@@ -161,13 +133,26 @@ def _mentors(classroom: Classroom, steps: int) -> list[Part]:
     return parts
 
 
+def _as_it_is(mentor: Mentor, classroom: Classroom, example: Tensor) -> Part:
+    """A mentor that runs in one way alone: one that trains along, or that is offloaded."""
+    watch = Watch(classroom.device)
+    for _ in range(3):
+        with autocast(classroom.device, classroom.recipe.train.precision):
+            mentor(example)
+        watch.lap(mentor.name)
+    memory = sum(p.nbytes for p in mentor.network.parameters())
+    note = "what it learns is part of the loss" if mentor.learns else "offloaded"
+    return Part(mentor.name, watch.milliseconds(mentor.name), memory, note)
+
+
 def _describe(
     classroom: Classroom,
     shared: list[Part],
     mentors: list[Part],
-    steps: int,
+    judging: float,
     say: Callable[[str], object],
 ) -> None:
+    steps = classroom.recipe.train.epochs * len(classroom.train)
     recipe, data = classroom.recipe, classroom.train.image_set
     say(
         f"{recipe.name}: {recipe.train.epochs} epochs of {len(classroom.train)} steps of"
@@ -181,7 +166,9 @@ def _describe(
     alone = sum(part.milliseconds for part in shared)
     live = alone + sum(part.milliseconds for part in mentors)
     say(f"live:   {_duration(steps * live / 1000)} ({live:.1f} ms a step)")
-    if mentors and not classroom.method.needs_features and classroom.method.views == 1:
+    learning = any(mentor.learns for mentor in classroom.mentors)
+    wants = classroom.method.needs_features or classroom.method.views > 1
+    if mentors and not wants and not learning:
         plan = plan_bank(recipe, len(data), len(data.classes), len(mentors))
         build = plan.views * len(classroom.train) * (live - alone) / 1000
         say(
@@ -191,7 +178,8 @@ def _describe(
     if classroom.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(classroom.device)
         say(f"peak memory of the GPU so far: {size_text(peak)}")
-    say("without evaluation on the development split and saving; measured on a few steps")
+    judged = f"{_duration(judging)} of evaluations on the development split, and "
+    say(f"without {judged if judging else ''}saving; measured on a few steps")
 
 
 def _duration(seconds: float) -> str:

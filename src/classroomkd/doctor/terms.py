@@ -1,0 +1,117 @@
+"""How the terms of the loss stand in the first lesson, and who teaches in it.
+
+Shapes: ``M`` mentors, ``B`` samples.
+"""
+
+from collections.abc import Collection, Iterator
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classroomkd.core import Lesson
+from classroomkd.core.divergence import cross_entropy
+from classroomkd.data import Batch
+from classroomkd.doctor.finding import Finding
+from classroomkd.doctor.gradients import Shares, gradient_shares
+from classroomkd.engine.classroom import Classroom
+from classroomkd.engine.hearing import outputs
+from classroomkd.methods import Outputs, method_options
+
+LEAST = 1.0  # percent of the gradient below which a term hardly counts
+
+
+def judge_terms(
+    classroom: Classroom, views: Batch, taught: list[Outputs], doubted: Collection[str]
+) -> Iterator[Finding]:
+    """How much each term moves the student, and who teaches, in the first lesson.
+
+    Args:
+        classroom: its method is at full weight.
+        views: of the first batch.
+        taught: what the mentors say about it.
+        doubted: names of mentors with which something is wrong; of these no more is said.
+    """
+    student, method, said = classroom.student, classroom.method, []
+
+    def hold() -> Lesson:
+        learnt = outputs(student, views.images, method)
+        said.append(learnt.logits.detach())
+        return method(learnt, taught, views.target, views.index)
+
+    lesson, shares = gradient_shares(student, hold)
+    if not torch.isfinite(lesson.loss) or not isfinite(shares.total):
+        gradient = "has a gradient that " if torch.isfinite(lesson.loss) else ""
+        text = f"{gradient}is not finite on the first batch"
+        yield Finding("wrong", "loss", text, "finite", "lower the method's weights")
+        return
+    yield _balance(classroom, shares, _task_weight(lesson, said[0], views.target))
+    yield from _teaching(classroom, lesson, doubted)
+
+
+def _task_weight(lesson: Lesson, logits: Tensor, target: Tensor) -> float:
+    """What the method has made of the cross-entropy: the factor that it counts with."""
+    own = cross_entropy(logits.float(), target).mean()
+    return (lesson.task_loss.mean() / own.clamp_min(1e-12)).item()
+
+
+def _balance(classroom: Classroom, shares: Shares, task_weight: float) -> Finding:
+    named = {"task": shares.task}
+    named |= {m.name: n for m, n in zip(classroom.mentors, shares.mentors, strict=False)}
+    named |= {"other terms": shares.rest} if shares.rest else {}
+    parts = ", ".join(f"{name} {shares.percent(norm):.1f} %" for name, norm in named.items())
+    text = f"gradient for the student at the start: {parts} (norm {shares.total:.3g})"
+    mentors = shares.percent(sum(shares.mentors))
+    options = method_options(classroom.method.name).model_fields
+    if shares.mentors and mentors + shares.percent(shares.rest) < LEAST:
+        cure = "raise method.weight" if "weight" in options else "use other mentors or methods"
+        text += ". The mentors hardly count beside the task"
+        return Finding("warning", "loss", text, "balance", cure)
+    if not 0 < shares.percent(shares.task) < LEAST:
+        return Finding("ok", "loss", text, "balance")
+    if _grows(classroom, shares, task_weight):
+        text += f". The task's weight, {task_weight:.2g} now, grows as the student learns"
+        return Finding("ok", "loss", text, "balance")
+    text += ". The task hardly counts beside the mentors"
+    return Finding("warning", "loss", text, "balance", _lighter_mentors(classroom))
+
+
+def _grows(classroom: Classroom, shares: Shares, weight: float) -> bool:
+    """Whether the task counts enough once its weight, which depends on the student, is 1."""
+    if not isinstance(_set(classroom, "task_weight"), str) or not 0 < weight < 1:
+        return False
+    task = shares.task / weight
+    return 100 * task > LEAST * (task + sum(shares.mentors) + shares.rest)
+
+
+def _lighter_mentors(classroom: Classroom) -> str:
+    """How the task comes to count more."""
+    if (also := _set(classroom, "also")) is not None:
+        name = also if isinstance(also, str) else also["name"]
+        return f"lower the weight of the second method: method.also={{name: {name}, weight: ...}}"
+    options = method_options(classroom.method.name).model_fields
+    known = {"task_weight": "set method.task_weight=1", "weight": "lower method.weight"}
+    return ", or ".join(c for o, c in known.items() if o in options) or "lower the mentors' weight"
+
+
+def _set(classroom: Classroom, option: str) -> Any:
+    """The value of an option of the method, given or usual; None if it has none such."""
+    fields = method_options(classroom.method.name).model_fields
+    usual = fields[option].default if option in fields else None
+    return classroom.recipe.method.options.get(option, usual)
+
+
+def _teaching(classroom: Classroom, lesson: Lesson, doubted: Collection[str]) -> Iterator[Finding]:
+    """Mentors that are not heard because they are behind the student already.
+
+    One that a method leaves out for another reason, such as by lot, is not behind.
+    """
+    active = lesson.active.float().flatten(1).mean(1)
+    ahead = lesson.mentor_score.flatten(1).mean(1) > lesson.student_score.mean()
+    for mentor, share, better in zip(classroom.mentors, active, ahead, strict=False):
+        if mentor.learns or mentor.name in doubted or better or share.item() >= 0.01:
+            continue
+        text = "would teach almost nobody: it is no better than the student"
+        cure = "train it longer, or leave it out"
+        yield Finding("warning", mentor.name, text, "teaching", cure)
