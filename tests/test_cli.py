@@ -1,6 +1,7 @@
 """The command line: what it does, how it fails, how fast it answers."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -150,6 +151,25 @@ def test_bench_help_teaches(cli):
     assert "kd: {set: [method.name=kd]}" in text
     assert "FILE.yaml" in cli("bench", "--help")[1]
     assert cli("bench", "spede")[0] == 2
+
+
+COMMANDS = ("train", "eval", "doctor", "plan", "report", "list", "demo", "bank", "bench")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "bank build", "bank prune", "bench suite"])
+def test_help_fits_a_terminal(cli, command, monkeypatch):
+    def body(columns):
+        monkeypatch.setenv("COLUMNS", columns)
+        text = cli(*command.split(), "--help")[1].partition("╭")[0]
+        _usage, _summary, *paragraphs = re.split(r"\n\s*\n", text.strip())
+        return [line.strip() for part in paragraphs for line in part.splitlines()]
+
+    assert body("80") == body("300"), "no line is broken by a narrow terminal"
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "report"])
+def test_help_has_an_example(cli, command):
+    assert f"classroomkd {command} " in cli(command, "--help")[1].partition("╰")[2]
 
 
 def test_help_answers_before_torch_is_loaded():

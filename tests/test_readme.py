@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.M | re.S)
+def blocks(language, text=TEXT):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
 def commands():
@@ -64,6 +64,27 @@ def test_examples(code, folder, monkeypatch):
     exec(compile(code, "README.md", "exec"), {})
 
 
+def test_the_method_that_contributors_begin_with(monkeypatch):
+    import torch
+
+    from classroomkd.methods import create_method, registry
+
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    [code] = blocks("python", (ROOT / "CONTRIBUTING.md").read_text())
+    exec(compile(code, "CONTRIBUTING.md", "exec"), {})
+    student, better, worse = torch.zeros(1, 3), torch.eye(3)[:1], -torch.eye(3)[:1]
+    lesson = create_method("gated_aver", temperature=2)(student, [better, worse], torch.tensor([0]))
+    assert lesson.active.flatten().tolist() == [True, False]
+    assert lesson.temperature.unique().tolist() == [2.0]
+
+
+def test_every_room_is_in_the_table():
+    rooms = {p for p in (ROOT / "src" / "classroomkd").iterdir() if not p.name.startswith("__")}
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for room in rooms:
+        assert f"`{room.name}{'/' if room.is_dir() else ''}`" in text, room.name
+
+
 def test_recipe():
     from classroomkd.config import parse_recipe
     from classroomkd.errors import RecipeError
@@ -83,7 +104,7 @@ def test_make_targets_exist():
 
 
 def test_links_lead_somewhere():
-    for document in ("README.md", "CONTRIBUTING.md", "docs/results.md"):
+    for document in ("README.md", "CONTRIBUTING.md", "docs/results.md", "docs/pose.md"):
         text = (ROOT / document).read_text()
         for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
             assert ((ROOT / document).parent / link).exists(), f"{document}: {link}"

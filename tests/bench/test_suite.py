@@ -235,6 +235,13 @@ def test_an_unforeseen_error_stops_only_its_run(write, tmp_path, monkeypatch):
     assert list(stamps(tmp_path / "out")) == ["alone-s0"]
 
 
+def test_a_file_that_is_no_suite(tmp_path):
+    path = tmp_path / "list.yaml"
+    path.write_text("- alone\n")
+    assert mistakes_of(path) == ["a suite is a mapping of names to values"]
+    assert mistakes_of(tmp_path / "lisd.yaml") == ["no such file: did you mean 'list.yaml'?"]
+
+
 def test_all_mistakes_of_all_recipes_are_told_with_their_runs(write):
     path = write({
         "alone": {"set": ["train.epoch=3"]},

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from classroomkd.core import ClassroomLoss, classroom_loss
+from classroomkd.core.options import OPTIONS
 from tests.core import oracle
 
 FIELDS = ("student_score", "mentor_score", "weight", "active", "gap", "temperature")
@@ -419,6 +420,18 @@ def test_every_form_of_mentor_logits_is_the_same():
 def test_errors_name_the_cause(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         classroom_loss(*arguments, **options)
+
+
+def test_options_have_the_same_defaults_everywhere():
+    there = classroom_loss.__kwdefaults__
+    assert {name: there[name] for name in OPTIONS} == OPTIONS
+    assert set(there) - set(OPTIONS) == {"unit_weight", "taught_weight", "heard", "ranking"}
+
+
+def test_a_module_shows_what_was_changed():
+    assert repr(ClassroomLoss()) == "ClassroomLoss()"
+    changed = ClassroomLoss(temperature=8.0, group="sample", mentoring="fixed")
+    assert repr(changed) == "ClassroomLoss(temperature=8.0, mentoring='fixed')"
 
 
 def test_one_pass_without_host_synchronisation():

@@ -7,7 +7,7 @@ import torch
 
 from classroomkd.engine import tuning
 from classroomkd.engine.build import build_classroom
-from classroomkd.engine.plan import plan_run
+from classroomkd.engine.plan import forecast, plan_run
 from classroomkd.engine.run import train
 from classroomkd.engine.tuning import tune_mentors
 
@@ -31,6 +31,46 @@ def test_no_bank_is_offered_where_there_can_be_none(digits_recipe, method):
     said = []
     plan_run(digits_recipe(method={"name": method}, mentors=mentors), said.append)
     assert not any(line.startswith("banked") for line in said)
+
+
+def test_mentors_that_train_along_are_counted(digits_recipe):
+    """Both what they say and what they learn; no bank can hold them."""
+    peers = [{"model": "resnet14", "train": True, "name": name} for name in "ab"]
+    said = []
+    parts = plan_run(digits_recipe(method={"name": "dml"}, mentors=peers), said.append)
+    assert [part.name for part in parts[3:]] == ["a", "b"]
+    assert all(part.milliseconds > 0 and "learns" in part.note for part in parts[3:])
+    assert not any(line.startswith("banked") for line in said)
+    student, loss = parts[1].milliseconds, parts[2].milliseconds
+    assert loss > student / 3, "the backward pass of two larger networks is in it"
+
+
+def test_adam_keeps_more(digits_recipe):
+    sizes = [
+        plan_run(digits_recipe(train={"optimizer": {"name": name}}), lambda _: None)[1].memory
+        for name in ("sgd", "adamw")
+    ]
+    assert sizes[0] * 4 == sizes[1] * 3
+
+
+@pytest.mark.parametrize("dev", [0.2, 0])
+def test_a_forecast_evaluates_as_the_run_will(digits_recipe, monkeypatch, dev):
+    """With as many images at once, after the steps; the student then is in training mode."""
+    room = build_classroom(digits_recipe(data={"dev": dev}, train={"epochs": 40}))
+    shown = []
+    forward = type(room.student).forward
+
+    def spy(network, images):
+        if network is room.student:
+            shown.append((len(images), network.training))
+        return forward(network, images)
+
+    monkeypatch.setattr(type(room.student), "forward", spy)
+    text = forecast(room)
+    assert shown == [*[(128, True)] * 7, *[(512, False)] * 2]
+    assert room.student.training
+    assert ("and evaluations" in text) == bool(dev)
+    assert "40 epochs of" in text
 
 
 def test_short_runs_stay_as_they_are(digits_recipe):

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from classroomkd.methods import SingleMethod, base, list_methods, register_method
+from classroomkd.methods import SingleMethod, list_methods, register_method, registry
 from tests.methods import conformance
 from tests.methods.conformance import EXEMPT, REQUIREMENTS
 
@@ -41,7 +41,7 @@ class Imitation(SingleMethod):
 
 @pytest.fixture
 def scratch(monkeypatch):
-    monkeypatch.setattr(base, "_METHODS", dict(base._METHODS))
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
 
 @pytest.mark.usefixtures("scratch")

@@ -8,13 +8,13 @@ from classroomkd.methods import (
     LogitMethod,
     Method,
     Outputs,
-    base,
     create_method,
     list_methods,
     method_class,
     method_options,
     option_mistakes,
     register_method,
+    registry,
 )
 
 
@@ -151,7 +151,7 @@ def test_values_are_converted():
 
 @pytest.fixture
 def scratch(monkeypatch):
-    monkeypatch.setattr(base, "_METHODS", dict(base._METHODS))
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
 
 @pytest.mark.usefixtures("scratch")

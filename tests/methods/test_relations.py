@@ -188,6 +188,14 @@ def test_distances_have_mean_one():
     assert (cosine.abs() <= 1 + 1e-9).all()
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e20])
+def test_the_size_of_features_does_not_matter(size):
+    """Deep networks that were never trained may give features as small as that."""
+    x = random(6, 3).float()
+    for own, other in zip(geometry(x), geometry(size * x), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", POOLED)
 def test_the_pooled_feature_is_asked_for(name):
     here = says(6)

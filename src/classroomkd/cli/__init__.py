@@ -13,6 +13,7 @@ from classroomkd.cli.bench import bench
 from classroomkd.cli.common import Overrides, RecipeArgument, Runs, load_classification, say
 from classroomkd.errors import ClassroomError, RecipeError
 
+# Typer keeps a docstring's lines: below the first they are short enough for 80 columns.
 app = typer.Typer(
     name="classroomkd",
     help="Train a small network from several mentors at once.",
@@ -26,7 +27,10 @@ app.add_typer(bank, name="bank")
 app.add_typer(bench, name="bench")
 
 
-@app.command()
+@app.command(
+    epilog="Examples: classroomkd train digits-mentor, or"
+    " classroomkd train my-recipe.yaml student.model=resnet20 method.name=kd"
+)
 def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -36,8 +40,10 @@ def train(
 ) -> None:
     """Train a student and leave a run folder with its weights, its curves and a report.
 
-    The recipe says which data, which student, which mentors and which method. A mentor is an
-    earlier run or a file of weights.
+    The recipe says which data, which student, which mentors and which method.
+    A mentor is an earlier run, a file of weights, or a pretrained model of
+    another library. All mistakes of a recipe are listed before anything is
+    loaded.
     """
     from classroomkd.config import load_recipe
 
@@ -75,7 +81,7 @@ class Split(StrEnum):
     train = "train"
 
 
-@app.command("eval")
+@app.command("eval", epilog="Example: classroomkd eval runs/digits-classroom --split dev")
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     split: Annotated[Split, typer.Option(help="Which images.")] = Split.test,
@@ -84,7 +90,8 @@ def evaluate(
 ) -> None:
     """Judge a run's student: accuracy, likelihood, calibration; of poses, AP or PCK.
 
-    The student is the one of the epoch that was best on the development split, unless --last.
+    The student is the one of the epoch that was best on the development split,
+    unless --last.
     """
     import json
 
@@ -103,9 +110,10 @@ def evaluate(
 def doctor(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Look at a classroom before hours are spent on it.
 
-    Checks the recipe, then the mentors on real images: accuracy, against what their sources claim,
-    class order, pixels, frozen or not, duplicates; how much each term of the loss moves the
-    student; and what the run will take. Ends with a verdict; exit code 1 if something is wrong.
+    Checks the recipe, then the mentors on real images: accuracy, against what
+    their sources claim, class order, pixels, frozen or not, duplicates; how
+    much each term of the loss moves the student; and what the run will take.
+    Ends with a verdict; exit code 1 if something is wrong.
     """
     from classroomkd.config import load_recipe
 
@@ -129,8 +137,8 @@ def doctor(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 def plan(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Say what a run will take: time and memory of each network and of the run, live and banked.
 
-    Some steps are measured, nothing is trained. The fastest way to run each mentor is found along
-    the way, and kept for the training.
+    Some steps are measured, nothing is trained. The fastest way to run each
+    mentor is found along the way, and kept for the training.
     """
     checked = load_classification(
         recipe, overrides, "its networks are not measured beforehand; train.epochs=1 tells"
@@ -141,12 +149,15 @@ def plan(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     plan_run(checked, say)
 
 
-@app.command()
+@app.command(epilog="Example: classroomkd report runs/alone runs/classroom --out report.html")
 def report(
     runs: Runs,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
 ) -> None:
-    """Compare runs on one page: curves, a table of students, and who taught when."""
+    """Compare runs on one page: curves, a table of students, and who taught when.
+
+    Runs that differ in their seed alone are one student, with mean and spread.
+    """
     from classroomkd.report import student_table, write_report
 
     say(student_table(runs))
@@ -165,8 +176,14 @@ class Kind(StrEnum):
 
 
 @app.command("list")
-def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List methods with their options, models, data sets, recipes, line-ups, suites."""
+def list_(
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to list.")],
+) -> None:
+    """List what recipes can name: methods with their options, models, data sets, recipes, ...
+
+    Line-ups are recipes that are made from a table, suites grids of runs for
+    `classroomkd bench`.
+    """
     from classroomkd import catalogue
 
     for line in getattr(catalogue, kind.value)():
@@ -179,8 +196,8 @@ def demo(
 ) -> None:
     """Train a small classroom on handwritten digits, in two minutes and without a download.
 
-    Two peers and a teacher, then one student three times: alone, from the teacher (KD), and from
-    everybody (ClassroomKD).
+    Two peers and a teacher, then one student three times: alone, from the
+    teacher (KD), and from everybody (ClassroomKD).
     """
     from classroomkd.demo import run_demo
 

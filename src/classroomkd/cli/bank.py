@@ -17,9 +17,10 @@ _LOGITS = "a bank holds logits of classes; mentors of poses are run live"
 def _bank() -> None:
     """Store what mentors say about every view once, and train any number of students from it.
 
-    A recipe with `bank: {path: ...}` reads its mentors' outputs there, runs those that are missing,
-    and adds what they say. Students share a bank if data, views and mentors are the same: give runs
-    of several seeds one seed of views (data.view_seed=0).
+    A recipe with `bank: {path: ...}` reads its mentors' outputs there, runs
+    those that are missing, and adds what they say. Students share a bank if
+    data, views and mentors are the same: give runs of several seeds one seed of
+    views (data.view_seed=0).
     """
 
 
@@ -27,7 +28,8 @@ def _bank() -> None:
 def build(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Fill a recipe's bank before anything is trained.
 
-    Says the size first. May be interrupted, and run by several processes at once.
+    Says the size first. May be interrupted, and run by several processes at
+    once.
     """
     checked = load_classification(recipe, overrides, _LOGITS)
 
@@ -87,7 +89,11 @@ def prune(
         list[str] | None, typer.Option(metavar="MENTOR", help="Not this one; may be repeated.")
     ] = None,
 ) -> None:
-    """Remove mentors' outputs from a bank: all but those to --keep."""
+    """Remove mentors' outputs from a bank: all but those to --keep.
+
+    Without --keep the bank is emptied. What is removed is computed again when
+    it is needed.
+    """
     from classroomkd.errors import unknown_name
     from classroomkd.mentors.bank import Bank, size_text
 

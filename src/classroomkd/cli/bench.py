@@ -28,7 +28,8 @@ bench = typer.Typer(cls=BenchGroup, no_args_is_help=True)
 def _bench() -> None:
     """Compare methods over recipes and seeds (suite), or measure the engine (speed).
 
-    `classroomkd bench FILE.yaml` is short for `classroomkd bench suite FILE.yaml`.
+    `classroomkd bench FILE.yaml` is short for `classroomkd bench suite
+    FILE.yaml`, and so is `classroomkd bench NAME`, of a suite of the package.
     """
 
 

@@ -6,41 +6,35 @@ the recipe's own folder.
 """
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
 from classroomkd.config.lineups import DATA, lineup_recipe, list_lineups
 from classroomkd.config.mistakes import describe
 from classroomkd.config.pose import PoseRecipe, joints_as_units
 from classroomkd.config.schema import SGD, Data, MethodRecipe, OneCycle, Recipe, View
-from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name
+from classroomkd.errors import RecipeError, nearest, nearest_path
 
 AnyRecipe = Recipe | PoseRecipe
 
 
 def list_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
-    folder = Path(str(files("classroomkd") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return packaged("recipes")
 
 
 def find_recipe(source: str | Path) -> Path:
     """The file of a recipe: a path, or the name of one that comes with the package."""
     path = Path(source)
-    if path.is_file():
-        return path
-    if str(source) in list_recipes():
-        return list_recipes()[str(source)]
-    if path.suffix in (".yaml", ".yml"):
-        raise RecipeError(str(source), [f"no such file{nearest_path(path)}"])
-    if path.as_posix().startswith(f"{DATA}/"):
+    named = path.suffix not in ENDINGS and not path.is_file()
+    if named and path.as_posix().startswith(f"{DATA}/"):
         hint = f"{nearest(path.as_posix(), list_lineups())} (see `classroomkd list lineups`)"
         raise RecipeError(str(source), [f"unknown line-up '{source}'{hint}"])
-    raise RecipeError(str(source), [unknown_name("recipe", str(source), list_recipes())])
+    return find_file(source, "recipe", list_recipes())
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
@@ -76,12 +70,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
 
 def _read_file(path: Path) -> dict[str, Any]:
     """What a file says, over its base, with a name."""
-    raw = _read_yaml(path)
+    raw = read_yaml(path)
     if "base" in raw:
         base = path.parent / str(raw.pop("base"))
         if not base.is_file():
             raise RecipeError(str(path), [f"base: no such file: {base}{nearest_path(base)}"])
-        below = _read_yaml(base)
+        below = read_yaml(base)
         if "base" in below:
             raise RecipeError(str(path), [f"base: {base} has a base itself; one level is allowed"])
         below.pop("name", None)  # a recipe without a name is called by its own file
@@ -133,18 +127,6 @@ def _method_mistakes(raw: dict[str, Any]) -> list[str]:
                 f"mentors: {name} learns from one: give just one the role teacher, not {teachers}"
             )
     return mistakes
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(str(path), [f"cannot be read as text (UTF-8): {error}"]) from error
-    except yaml.YAMLError as error:
-        raise RecipeError(str(path), [f"not valid YAML: {error}"]) from error
-    if not isinstance(raw, dict):
-        raise RecipeError(str(path), ["a recipe is a mapping of names to values"])
-    return raw
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

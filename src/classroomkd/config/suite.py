@@ -17,7 +17,6 @@ runs:
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Self
@@ -31,10 +30,11 @@ from pydantic import (
     model_validator,
 )
 
+from classroomkd.config.fields import Section, Seed
+from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
 from classroomkd.config.lineups import list_lineups
 from classroomkd.config.mistakes import describe
-from classroomkd.config.reading import AnyRecipe, _read_yaml, list_recipes, load_recipe
-from classroomkd.config.schema import Section
+from classroomkd.config.reading import AnyRecipe, list_recipes, load_recipe
 from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name
 
 _REFERENCE = re.compile(r"\{(\w[\w.-]*)\}")
@@ -49,7 +49,7 @@ def _recipe_file(text: Any, info: ValidationInfo) -> Path:
         return list_recipes()[str(text)]
     if str(text) in list_lineups():
         return Path(str(text))
-    if beside.suffix in (".yaml", ".yml"):
+    if beside.suffix in ENDINGS:
         raise ValueError(f"no such file: {beside}{nearest_path(beside)}")
     raise ValueError(unknown_name("recipe", str(text), list_recipes()))
 
@@ -69,7 +69,6 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 RecipeFile = Annotated[Path, BeforeValidator(_recipe_file)]
 Overrides = tuple[Annotated[str, AfterValidator(_override)], ...]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
@@ -164,20 +163,12 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 
 def list_suites() -> dict[str, Path]:
     """The suites that come with the package, by name."""
-    folder = Path(str(files("classroomkd") / "suites"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return packaged("suites")
 
 
 def find_suite(source: str | Path) -> Path:
     """The file of a suite: a path, or the name of one that comes with the package."""
-    path = Path(source)
-    if path.is_file():
-        return path
-    if str(source) in list_suites():
-        return list_suites()[str(source)]
-    if path.suffix in (".yaml", ".yml"):
-        raise RecipeError(str(source), [f"no such file{nearest_path(path)}"])
-    raise RecipeError(str(source), [unknown_name("suite", str(source), list_suites())])
+    return find_file(source, "suite", list_suites())
 
 
 def load_suite(source: str | Path, overrides: Sequence[str] = (), *, recipes: bool = True) -> Suite:
@@ -193,7 +184,7 @@ def load_suite(source: str | Path, overrides: Sequence[str] = (), *, recipes: bo
         RecipeError: with every mistake and its path, such as ``runs.kd: method.temprature: ...``.
     """
     path = find_suite(source)
-    raw = {"name": path.stem, **_read_yaml(path)}
+    raw = {"name": path.stem, **read_yaml(path, "suite")}
     try:
         suite = Suite.model_validate(raw, context={"folder": path.parent})
         added = SuiteRun.model_validate({"set": tuple(overrides)}).set

@@ -1,6 +1,6 @@
 """The paper: scores, weights, the active set, gap, temperature and the loss. Torch only.
 
-Read `filter`, `mentoring`, `divergence`, `lesson`, `loss`, in this order.
+Read `filter`, `mentoring`, `divergence`, `lesson`, `options`, `loss`, in this order.
 """
 
 from classroomkd.core.lesson import Choices, Comparison, Lesson, make_lesson

@@ -8,6 +8,7 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
     contrastive,
     contrib,
     curriculum,
+    dynamic,
     factors,
     features,
     flow,
@@ -19,11 +20,9 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
     review,
     simkd,
 )
-from classroomkd.methods.base import (
-    LogitMethod,
-    Method,
-    Outputs,
-    SingleMethod,
+from classroomkd.methods.base import Method, Outputs, SingleMethod
+from classroomkd.methods.composed import LogitMethod
+from classroomkd.methods.registry import (
     create_method,
     list_methods,
     method_class,

@@ -18,9 +18,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from classroomkd.core.divergence import statistics_dtype
-from classroomkd.methods.base import Outputs, register_method
-from classroomkd.methods.logits import Weight
+from classroomkd.methods.base import Outputs
+from classroomkd.methods.options import Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, Regressor, same_size, stage_pairs
+from classroomkd.methods.registry import register_method
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from classroomkd.core.divergence import statistics_dtype
 from classroomkd.core.filter import Standing, everyone
-from classroomkd.methods.base import register_method
-from classroomkd.methods.logits import Temperature, Weight
-from classroomkd.methods.multi import FromAll
+from classroomkd.methods.composed import FromAll
+from classroomkd.methods.options import Temperature, Weight
+from classroomkd.methods.registry import register_method
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -62,7 +62,7 @@ class AEKD(FromAll):
             shares = agreement(gradients @ gradients.T, tolerance)
             return weight * shares.view(-1, 1, 1).expand_as(now.mentor_divergence)
 
-        super().__init__(weigh, temperature, task_weight)
+        super().__init__(temperature, weigh, task_weight)
 
 
 def logit_gradients(now: Standing, temperature: float) -> Tensor:

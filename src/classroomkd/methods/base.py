@@ -1,24 +1,21 @@
-"""The protocol of methods, and their registry.
+"""The protocol of methods.
 
 A method turns what student and mentors said about a batch into a `Lesson`. Shapes: ``M`` mentors,
 ``B`` samples, ``C`` classes.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
-from classroomkd.core import Choices, Lesson, compose_lesson, make_lesson
+from classroomkd.core import Choices, Lesson, make_lesson
 from classroomkd.core.divergence import cross_entropy
 from classroomkd.core.filter import Group, standing
 from classroomkd.core.inputs import parse
-from classroomkd.core.lesson import mentor_terms, without_ranks
-from classroomkd.errors import nearest, unknown_name
+from classroomkd.core.lesson import without_ranks
 from classroomkd.methods.heads import Head
 
 
@@ -125,6 +122,13 @@ class Method(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement term()")
 
+    def not_set_up(self, lack: str) -> RuntimeError:
+        """The error of a method whose trainable parts are not those of the networks at hand."""
+        return RuntimeError(
+            f"{self.name} {lack}: call method.setup(student, mentors) with the outputs of a first"
+            " batch, before the optimizer is made"
+        )
+
     def composition(self) -> tuple[Group, Choices] | None:
         """What is ranked together, and the four choices of now, for a method made of such alone.
 
@@ -180,50 +184,6 @@ class SingleMethod(Method):
         return feature_lesson(student, mentors, target, term.unsqueeze(0), self.task_weight)
 
 
-class LogitMethod(Method):
-    """A method made of four choices: who teaches, how much, how softly, by what divergence.
-
-    Args:
-        choices: the four.
-        group: what is ranked together.
-        warmup_epochs: in which the mentors' weight rises linearly to its full size.
-    """
-
-    def __init__(self, choices: Choices, group: Group = "sample", warmup_epochs: float = 0) -> None:
-        super().__init__()
-        self.choices = choices
-        self.group: Group = group
-        self.warmup_epochs = warmup_epochs
-        self.ramp = 1.0
-
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Set the share of the mentors' weight: all of it after the warm-up."""
-        self.ramp = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
-
-    def ramped(self) -> Choices:
-        """The choices, with the weights of this moment of the warm-up."""
-        if self.ramp == 1:
-            return self.choices
-        return replace(self.choices, weigh=lambda now: self.ramp * self.choices.weigh(now))
-
-    def composition(self) -> tuple[Group, Choices]:
-        """What is ranked together, and the choices with the weights of this moment."""
-        return self.group, self.ramped()
-
-    def term(
-        self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
-    ) -> Tensor:
-        """What the choices make of one mentor: ``[B]``."""
-        blocks, others, targets, weight, _ = parse(student.logits, [mentor.logits], target)
-        now = standing(blocks, others, targets, weight, self.group)
-        return mentor_terms(blocks, now, self.ramped()).loss.squeeze(0)
-
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
-        """The lesson that the choices make."""
-        logits = [mentor.logits for mentor in mentors]
-        return compose_lesson(self.ramped(), student.logits, logits, target, group=self.group)
-
-
 def feature_lesson(
     student: Outputs,
     mentors: Sequence[Outputs],
@@ -245,95 +205,3 @@ def feature_lesson(
     now = standing(blocks, others, targets)
     task_loss = task_weight * cross_entropy(student.logits, targets[0].squeeze(1))
     return without_ranks(make_lesson(now, task_loss, mentor_loss))
-
-
-_METHODS: dict[str, type[Method]] = {}
-
-
-def register_method(name: str) -> Callable[[type[Method]], type[Method]]:
-    """Class decorator that makes a method known by ``name``: in recipes, suites and on the CLI.
-
-    Example:
-        >>> @register_method("blind_trust")
-        ... class BlindTrust(Method):
-        ...     title = "Cross-entropy, and the mean of the mentors' KL"
-        ...     def __init__(self, *, temperature: float = 2.0) -> None:
-        ...         super().__init__()
-        ...         self.temperature = temperature
-        >>> "blind_trust" in list_methods()
-        True
-        >>> del _METHODS["blind_trust"]
-    """
-
-    def register(cls: type[Method]) -> type[Method]:
-        if name in _METHODS:
-            raise ValueError(f"method '{name}' is registered already, by {_METHODS[name].__name__}")
-        cls.name = name
-        _METHODS[name] = cls
-        return cls
-
-    return register
-
-
-def list_methods() -> list[str]:
-    """Names of all registered methods, sorted."""
-    return sorted(_METHODS)
-
-
-def method_class(name: str) -> type[Method]:
-    """The class registered as ``name``; a ValueError names the nearest if there is none."""
-    if name not in _METHODS:
-        raise ValueError(unknown_name("method", name, _METHODS))
-    return _METHODS[name]
-
-
-def method_options(name: str) -> type[BaseModel]:
-    """The options of a method as a pydantic model, made from its signature."""
-    signature = inspect.signature(method_class(name), eval_str=True)
-    named = [p for p in signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
-    named = [p for p in named if p.kind is not p.VAR_KEYWORD]
-    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in named}
-    return create_model(f"{name} options", __config__=ConfigDict(extra="forbid"), **fields)
-
-
-def option_mistakes(name: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with a method's options: a message for each option, empty if all is well."""
-    model = method_options(name)
-    try:
-        model.model_validate(dict(options))
-    except ValidationError as error:
-        known = model.model_fields
-        mistakes: dict[str, str] = {}
-        for item in error.errors():
-            option, text = str(item["loc"][0]), item["msg"]
-            if item["type"] == "extra_forbidden":
-                hint = nearest(option, known)
-                text = f"unknown option of {name}{hint} (known: {', '.join(known) or 'none'})"
-            elif option in mistakes:  # each branch of a union says what it expects
-                text = f"{mistakes[option]}, or {text.removeprefix('Input should be ')}"
-            mistakes[option] = text
-        return {
-            option: f"{text}, got {options[option]!r}" if option in known else text
-            for option, text in mistakes.items()
-        }
-    return {}
-
-
-def create_method(name: str, **options: object) -> Method:
-    """Build a method by name.
-
-    Raises:
-        ValueError: for an unknown method or option, naming the nearest, and for a bad value.
-
-    Example:
-        >>> create_method("kd", temperature=2).listens
-        'one'
-        >>> create_method("kd", temprature=2)
-        Traceback (most recent call last):
-        ...
-        ValueError: temprature: unknown option of kd: did you mean 'temperature'? ...
-    """
-    if mistakes := option_mistakes(name, options):
-        raise ValueError("; ".join(f"{option}: {text}" for option, text in mistakes.items()))
-    values = method_options(name).model_validate(options)
-    return method_class(name)(**{field: getattr(values, field) for field in options})

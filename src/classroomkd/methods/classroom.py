@@ -13,17 +13,16 @@ from torch import Tensor, nn
 
 from classroomkd.core import Choices, ClassroomLoss, Lesson
 from classroomkd.core.filter import Group
-from classroomkd.core.loss import Mentoring, classroom_choices
-from classroomkd.methods.base import (
-    Method,
-    Outputs,
+from classroomkd.core.options import Mentoring, classroom_choices
+from classroomkd.methods.base import Method, Outputs
+from classroomkd.methods.divergences import DivergenceName, logit_transform, named_divergence
+from classroomkd.methods.options import Weight
+from classroomkd.methods.registry import (
     create_method,
     method_class,
     option_mistakes,
     register_method,
 )
-from classroomkd.methods.divergences import DivergenceName, logit_transform, named_divergence
-from classroomkd.methods.logits import Weight
 
 
 def _named(also: str | dict[str, Any]) -> dict[str, Any]:
@@ -163,11 +162,8 @@ class Classroom(Method):
         if self.also is None or not mentors:
             return lesson
         if len(self.second) != len(mentors):
-            raise RuntimeError(
-                f"classroom has {self.also['name']} for {len(self.second)} mentors instead of"
-                f" {len(mentors)}: call method.setup(student, mentors) with the outputs of a first"
-                " batch, before the optimizer is made"
-            )
+            what = f"{self.also['name']} for {len(self.second)} mentors"
+            raise self.not_set_up(f"has {what} instead of {len(mentors)}")
         share = lesson.active * lesson.weight
         terms = torch.stack(
             [

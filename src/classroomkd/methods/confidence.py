@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from classroomkd.core import Lesson
 from classroomkd.core.divergence import cross_entropy
 from classroomkd.core.filter import Standing
-from classroomkd.methods.base import Outputs, register_method
+from classroomkd.methods.base import Outputs
+from classroomkd.methods.composed import FromAll
 from classroomkd.methods.heads import frozen_copy, head_map
-from classroomkd.methods.logits import Temperature, Weight
-from classroomkd.methods.multi import FromAll, complement
+from classroomkd.methods.multi import complement
+from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.pairs import Regressor, same_size
+from classroomkd.methods.registry import register_method
 
 
 @register_method("ca_mkd")
@@ -72,7 +74,7 @@ class CAMKD(FromAll):
         def weigh(now: Standing) -> Tensor:
             return weight * confidence(now.mentor_divergence)
 
-        super().__init__(weigh, temperature, task_weight, standardize)
+        super().__init__(temperature, weigh, task_weight, standardize=standardize)
         self.feature_weight = feature_weight
         self.needs_features = feature_weight > 0
         self.mutual = not self.needs_features
@@ -107,11 +109,8 @@ class CAMKD(FromAll):
         feature = head_map(student.features, "student")
         maps = [same_size(feature, head_map(m.features, "mentor").detach()) for m in mentors]
         if len(self.regressors) != len(mentors):
-            raise RuntimeError(
-                f"{self.name} has regressors for {len(self.regressors)} mentors instead of"
-                f" {len(mentors)}: call method.setup(student, mentors) with the outputs of a first"
-                " batch, before the optimizer is made"
-            )
+            there = len(self.regressors)
+            raise self.not_set_up(f"has regressors for {there} mentors instead of {len(mentors)}")
         regressed = [r(here) for r, (here, _) in zip(self.regressors, maps, strict=True)]
         distance = torch.stack(
             [

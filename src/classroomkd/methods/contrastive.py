@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from classroomkd.methods.base import Outputs, register_method
-from classroomkd.methods.logits import Temperature, Weight
+from classroomkd.methods.base import Outputs
+from classroomkd.methods.options import Count, Temperature, Weight
+from classroomkd.methods.registry import register_method
 from classroomkd.methods.relations import PooledRelation
 
-Count = Annotated[int, Field(ge=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.core.divergence import kl_divergence
-from classroomkd.methods.base import Outputs, SingleMethod, register_method
-from classroomkd.methods.logits import Temperature, Weight
+from classroomkd.methods.base import Outputs, SingleMethod
+from classroomkd.methods.options import Temperature, Weight
+from classroomkd.methods.registry import register_method
 
 
 @register_method("ctkd")

@@ -7,9 +7,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from classroomkd.methods.activations import Share, first_epochs
-from classroomkd.methods.base import Outputs, register_method
-from classroomkd.methods.logits import Weight
+from classroomkd.methods.options import Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, same_size
+from classroomkd.methods.registry import register_method
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 
@@ -91,6 +91,7 @@ class FactorTransfer(FeatureMethod):
     title = "FT"
     year = 2018
     adapts = True
+    last_alone = True
 
     def __init__(
         self,
@@ -110,11 +111,6 @@ class FactorTransfer(FeatureMethod):
         """Choose between the paraphraser and the student."""
         self.paraphrases = epoch < first_epochs(self.init_share, epochs)
         self.transfers = not self.paraphrases
-
-    def names(self, student: Outputs, mentor: Outputs) -> list[tuple[str, str]]:
-        """The last pair, or those given by hand."""
-        pairs = super().names(student, mentor)
-        return pairs if self.pairs is not None else pairs[-1:]
 
     def adapter(self, student: Tensor, mentor: Tensor) -> nn.Module:
         """Paraphraser and translator of a pair."""

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from classroomkd.methods.base import Outputs, register_method
-from classroomkd.methods.logits import Weight
+from classroomkd.methods.base import Outputs
+from classroomkd.methods.options import Count, Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, same_size
+from classroomkd.methods.registry import register_method
 
 Power = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Variance = Annotated[float, Field(gt=1e-4, allow_inf_nan=False)]
-Hint = Annotated[int, Field(ge=1)]
 
 
 @register_method("fitnets")
@@ -51,7 +51,7 @@ class FitNets(FeatureMethod):
     adapts = True
 
     def __init__(
-        self, *, weight: Weight = 100.0, hint: Hint = 2, pairs: Pairs | None = None
+        self, *, weight: Weight = 100.0, hint: Count = 2, pairs: Pairs | None = None
     ) -> None:
         super().__init__(weight, pairs)
         self.hint = hint

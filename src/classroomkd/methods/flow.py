@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
-from classroomkd.methods.base import Outputs, register_method
-from classroomkd.methods.logits import Weight
+from classroomkd.methods.base import Outputs
+from classroomkd.methods.options import Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, Regressor, pool_to
+from classroomkd.methods.registry import register_method
 
 
 @register_method("fsp")

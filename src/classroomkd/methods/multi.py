@@ -11,40 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from classroomkd.core import Choices
 from classroomkd.core.divergence import statistics_dtype
-from classroomkd.core.filter import Standing, everyone, unit_weights
-from classroomkd.core.mentoring import fixed_temperature
-from classroomkd.methods.base import LogitMethod, register_method
-from classroomkd.methods.divergences import logit_transform
-from classroomkd.methods.logits import Temperature, Weight
-
-
-class FromAll(LogitMethod):
-    r"""Every mentor teaches at one temperature; methods differ in how much each counts.
-
-    .. math:: L = \lambda CE + \sum_m w_m \tau^2 KL(\sigma(z_m/\tau) \,\|\, \sigma(z_s/\tau))
-    """
-
-    mutual = True
-
-    def __init__(
-        self,
-        weigh: Callable[[Standing], Tensor],
-        temperature: float,
-        task_weight: float,
-        standardize: bool = False,
-        choose: Callable[[Standing], Tensor] = everyone,
-    ) -> None:
-        super().__init__(
-            Choices(
-                choose,
-                weigh,
-                partial(fixed_temperature, value=temperature),
-                lambda now: task_weight,
-                transform=logit_transform(standardize),
-            )
-        )
+from classroomkd.core.filter import Standing
+from classroomkd.methods.composed import FromAll, equal_parts
+from classroomkd.methods.options import Temperature, Weight
+from classroomkd.methods.registry import register_method
 
 
 @register_method("aver")
@@ -78,11 +49,8 @@ class Average(FromAll):
         reduction: Literal["mean", "sum"] = "mean",
         standardize: bool = False,
     ) -> None:
-        def weigh(now: Standing) -> Tensor:
-            count = len(now.mentor_divergence) if reduction == "mean" else 1
-            return unit_weights(now) * (weight / max(count, 1))
-
-        super().__init__(weigh, temperature, task_weight, standardize)
+        weigh = partial(equal_parts, weight=weight) if reduction == "mean" else weight
+        super().__init__(temperature, weigh, task_weight, standardize=standardize)
 
 
 @register_method("ebkd")
@@ -117,7 +85,7 @@ class EBKD(FromAll):
         def weigh(now: Standing) -> Tensor:
             return weight * complement(_entropy(now), normalize=_over_sum)
 
-        super().__init__(weigh, temperature, task_weight, standardize)
+        super().__init__(temperature, weigh, task_weight, standardize=standardize)
 
 
 @register_method("dgkd")
@@ -159,10 +127,7 @@ class DGKD(FromAll):
             kept = place >= min(drop, count - 1)
             return kept.view(-1, 1, 1).expand_as(now.mentor_divergence)
 
-        def weigh(now: Standing) -> Tensor:
-            return weight * unit_weights(now)
-
-        super().__init__(weigh, temperature, task_weight, standardize, choose)
+        super().__init__(temperature, weight, task_weight, standardize=standardize, choose=choose)
 
 
 def complement(value: Tensor, normalize: Callable[[Tensor], Tensor]) -> Tensor:

@@ -3,12 +3,11 @@
 Shapes: ``M`` mentors. ``CE`` is the cross-entropy with the label.
 """
 
-from torch import Tensor
+from functools import partial
 
-from classroomkd.core.filter import Standing, unit_weights
-from classroomkd.methods.base import register_method
-from classroomkd.methods.logits import Temperature, Weight
-from classroomkd.methods.multi import FromAll
+from classroomkd.methods.composed import FromAll, equal_parts
+from classroomkd.methods.options import Temperature, Weight
+from classroomkd.methods.registry import register_method
 
 
 @register_method("dml")
@@ -36,7 +35,4 @@ class DML(FromAll):
     def __init__(
         self, *, temperature: Temperature = 1.0, weight: Weight = 1.0, task_weight: Weight = 1.0
     ) -> None:
-        def weigh(now: Standing) -> Tensor:
-            return unit_weights(now) * (weight / max(len(now.mentor_divergence), 1))
-
-        super().__init__(weigh, temperature, task_weight)
+        super().__init__(temperature, partial(equal_parts, weight=weight), task_weight)

@@ -131,11 +131,16 @@ class FeatureMethod(SingleMethod):
         weight: of the sum over pairs, beside the cross-entropy's 1.
         pairs: (the student's, the mentor's) by hand; None to find them with `stage_pairs`.
         stem: whether the stems take part where pairs are found.
+
+    Attributes:
+        adapts: whether it has trainable parts.
+        last_alone: whether it uses the last pair only, where pairs are found.
     """
 
     kind = "feature"
     needs_features = True
     adapts = False
+    last_alone = False
 
     def __init__(self, weight: float, pairs: Pairs | None, *, stem: bool = False) -> None:
         super().__init__()
@@ -147,7 +152,8 @@ class FeatureMethod(SingleMethod):
     def names(self, student: Outputs, mentor: Outputs) -> list[tuple[str, str]]:
         """The names of the pairs that this method uses, shallow to deep."""
         if self.pairs is None:
-            return stage_pairs(student.features, mentor.features, stem=self.stem)
+            found = stage_pairs(student.features, mentor.features, stem=self.stem)
+            return found[-1:] if self.last_alone else found
         check_pairs(self.pairs, student.features, mentor.features)
         return self.pairs
 
@@ -174,10 +180,7 @@ class FeatureMethod(SingleMethod):
         """What `distances` makes of the pairs, summed and weighted: ``[B]`` or ``[]``."""
         maps = self.maps(student, mentor)
         if self.adapts and len(self.adapters) != len(maps):
-            raise RuntimeError(
-                f"{self.name} has no adapters yet: call method.setup(student, mentors) with the"
-                " outputs of a first batch, before the optimizer is made"
-            )
+            raise self.not_set_up("has no adapters yet")
         return self.weight * torch.stack(self.distances(maps)).sum(0)
 
     def distances(self, maps: list[tuple[Tensor, Tensor]]) -> list[Tensor]:

@@ -10,12 +10,11 @@ from functools import partial
 
 from torch import Tensor
 
-from classroomkd.core import Choices, Comparison
+from classroomkd.core import Comparison
 from classroomkd.core.divergence import statistics_dtype
-from classroomkd.core.filter import Standing, everyone, unit_weights
-from classroomkd.core.mentoring import fixed_temperature
-from classroomkd.methods.base import LogitMethod, register_method
-from classroomkd.methods.logits import Temperature, Weight
+from classroomkd.methods.composed import FromTeacher, OneTemperature, equal_parts
+from classroomkd.methods.options import Temperature, Weight
+from classroomkd.methods.registry import register_method
 
 
 def squared_error(pair: Comparison) -> Tensor:
@@ -31,7 +30,7 @@ def squared_error(pair: Comparison) -> Tensor:
 
 
 @register_method("fpd")
-class FPD(LogitMethod):
+class FPD(FromTeacher):
     r"""Fast pose distillation: the teacher's heatmaps are a second target, bin by bin.
 
     .. math:: L = (1 - a) L_{task} + a \frac{1}{2 K} \sum_k (z_{s,k} - z_{t,k})^2
@@ -45,22 +44,15 @@ class FPD(LogitMethod):
     title = "FPD"
     year = 2019
     kind = "pose"
-    listens = "one"
 
     def __init__(self, *, balance: Weight = 0.5) -> None:
         super().__init__(
-            Choices(
-                choose=everyone,
-                weigh=lambda now: balance * unit_weights(now),
-                temper=partial(fixed_temperature, value=1.0),
-                task_weight=lambda now: 1 - balance,
-                divergence=squared_error,
-            )
+            temperature=1.0, weigh=balance, task_weight=1 - balance, divergence=squared_error
         )
 
 
 @register_method("dwpose")
-class DWPose(LogitMethod):
+class DWPose(FromTeacher):
     r"""DWPose's logit term: the KL divergence at temperature 1, which fades over the epochs.
 
     .. math:: L = L_{task} + w (1 - e / E) KL(\sigma(z_t) \,\|\, \sigma(z_s))
@@ -78,16 +70,9 @@ class DWPose(LogitMethod):
     title = "DWPose (logits)"
     year = 2023
     kind = "pose"
-    listens = "one"
 
     def __init__(self, *, weight: Weight = 0.1) -> None:
-        super().__init__(
-            Choices(
-                choose=everyone,
-                weigh=lambda now: weight * unit_weights(now),
-                temper=partial(fixed_temperature, value=1.0),
-            )
-        )
+        super().__init__(temperature=1.0, weigh=weight)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Let the teacher's weight fade."""
@@ -95,7 +80,7 @@ class DWPose(LogitMethod):
 
 
 @register_method("okdhp")
-class OKDHP(LogitMethod):
+class OKDHP(OneTemperature):
     r"""Every mentor's heatmaps as distributions over the bins, as in online distillation of poses.
 
     .. math:: L = L_{task}
@@ -117,7 +102,4 @@ class OKDHP(LogitMethod):
     kind = "pose"
 
     def __init__(self, *, temperature: Temperature = 10.0, weight: Weight = 1.0) -> None:
-        def weigh(now: Standing) -> Tensor:
-            return unit_weights(now) * (weight / max(len(now.mentor_divergence), 1))
-
-        super().__init__(Choices(everyone, weigh, partial(fixed_temperature, value=temperature)))
+        super().__init__(temperature, partial(equal_parts, weight=weight))

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd.methods.base import Outputs, SingleMethod, register_method
-from classroomkd.methods.logits import Weight
+from classroomkd.methods.base import Outputs, SingleMethod
+from classroomkd.methods.options import Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, exact
+from classroomkd.methods.registry import register_method
 
 
 class PooledRelation(SingleMethod):
@@ -107,14 +108,10 @@ class SimilarityPreserving(FeatureMethod):
     title = "SP"
     year = 2019
     kind = "relation"
+    last_alone = True
 
     def __init__(self, *, weight: Weight = 3000.0, pairs: Pairs | None = None) -> None:
         super().__init__(weight, pairs)
-
-    def names(self, student: Outputs, mentor: Outputs) -> list[tuple[str, str]]:
-        """The last pair, or those given by hand."""
-        pairs = super().names(student, mentor)
-        return pairs if self.pairs is not None else pairs[-1:]
 
     def distance(self, student: Tensor, mentor: Tensor, adapter: nn.Module | None = None) -> Tensor:
         """Mean squared difference of the similarities: ``[]``."""
@@ -181,6 +178,7 @@ def geometry(x: Tensor) -> tuple[Tensor, Tensor]:
     differences of them lose digits. Where two samples coincide, both are 0.
     """
     centred = (x - x.mean(0)).double()
+    centred = centred / centred.detach().abs().max().clamp_min(1e-30)  # neither depends on the size
     gram = centred @ centred.T
     own = gram.diagonal()
     square = own.unsqueeze(0) + own.unsqueeze(1) - 2 * gram

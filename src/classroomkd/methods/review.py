@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classroomkd.methods.activations import PreactivationMethod
-from classroomkd.methods.base import Outputs, register_method
-from classroomkd.methods.logits import Weight
+from classroomkd.methods.base import Outputs
+from classroomkd.methods.options import Weight
 from classroomkd.methods.pairs import Pairs
+from classroomkd.methods.registry import register_method
 
 
 def conv_norm(in_channels: int, out_channels: int, size: int) -> nn.Sequential:

@@ -4,18 +4,15 @@ Shapes: ``B`` samples, ``D`` channels, ``N`` pixels.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from classroomkd.core import Lesson
-from classroomkd.methods.base import Outputs, SingleMethod, feature_lesson, register_method
+from classroomkd.methods.base import Outputs, SingleMethod, feature_lesson
 from classroomkd.methods.heads import Head, Projector, frozen_copy, head_map
-from classroomkd.methods.logits import Weight
+from classroomkd.methods.options import Count, Weight
 from classroomkd.methods.pairs import same_size
-
-Factor = Annotated[int, Field(ge=1)]
+from classroomkd.methods.registry import register_method
 
 
 @register_method("simkd")
@@ -51,7 +48,7 @@ class SimKD(SingleMethod):
     needs_features = True
     task_weight = 0.0
 
-    def __init__(self, *, weight: Weight = 1.0, factor: Factor = 2) -> None:
+    def __init__(self, *, weight: Weight = 1.0, factor: Count = 2) -> None:
         super().__init__()
         self.weight = weight
         self.factor = factor
@@ -69,10 +66,7 @@ class SimKD(SingleMethod):
     def head(self) -> Head:
         """The projector and the teacher's classifier."""
         if self.projector is None or self.classifier is None:
-            raise RuntimeError(
-                f"{self.name} has no projector yet: call method.setup(student, mentors) with the"
-                " outputs of a first batch, before the optimizer is made"
-            )
+            raise self.not_set_up("has no projector yet")
         return Head(self.projector, self.classifier)
 
     def lesson(

@@ -1,16 +1,8 @@
-"""Small line charts as SVG for inlining: deterministic, and in the colours of the page around them.
+"""Small line charts as SVG for inlining: what happened over the epochs."""
 
-Text and lines take their colours from the page (``currentColor``, ``--grid`` and ``--line-0`` to
-``--line-6``), so that one drawing serves light, dark and paper.
-"""
-
-import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,36 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from classroomkd.report.read import RunRecord
+from classroomkd.report.svg import LIGHT, STYLE, to_svg
 from classroomkd.report.words import number
 from classroomkd.tasks import result_title
 
-LIGHT = ("#0072b2", "#d55e00", "#00805d", "#b8508b", "#a67400", "#2e8fcb", "#666666")
-"""After Okabe and Ito: told apart with any colour vision; darkened to read on white."""
-DARK = ("#56b4f0", "#f58a4b", "#2dc79b", "#e79cc8", "#f0b93a", "#a5d4f7", "#b0b0b0")
 DASHES = ((), (6, 2), (1.5, 1.5), (6, 1.5, 1.5, 1.5))
-_INK, _GRID = "#010203", "#040506"
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "classroomkd",
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "lines.scale_dashes": False,
-    "path.simplify": True,
-}
 
 
 @dataclass(frozen=True)
@@ -149,7 +116,7 @@ def chart(
     Returns:
         An ``<svg>`` element.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         for line in lines:
@@ -158,11 +125,8 @@ def chart(
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         _scale(axes, [v for line in lines for v in line.values if math.isfinite(v)], limits, log)
-        buffer = io.StringIO()
-        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    names = ", ".join(line.label for line in lines)
-    return _inline(buffer.getvalue(), prefix, f"{title} over epochs: {names}")
+        names = ", ".join(line.label for line in lines)
+        return to_svg(figure, prefix, f"{title} over epochs: {names}")
 
 
 def _line(
@@ -203,32 +167,3 @@ def _scale(
         axes.yaxis.set_minor_formatter(NullFormatter())
     if not values:
         axes.text(0.5, 0.5, "nobody taught", transform=axes.transAxes, ha="center")
-
-
-def _inline(svg: str, prefix: str, description: str) -> str:
-    """Make a stand-alone SVG document an element of a page that has others."""
-    svg = svg[svg.index("<svg") :]
-    for part in (
-        r"<metadata>.*?</metadata>",
-        r"<style.*?</style>",
-        r"<!--.*?-->",
-        r"<defs>\s*</defs>",
-    ):
-        svg = re.sub(part, "", svg, flags=re.DOTALL)
-    box = re.search(r'viewBox="[^"]*"', svg)
-    opening = f'<svg role="img" aria-label="{escape(description)}" {box.group() if box else ""}>'
-    body = svg[svg.index(">") + 1 :].replace("xlink:href", "href")
-    body = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{prefix}-", body)
-    body = re.sub(r"<[^>]*>", lambda tag: _rounded(tag.group()), body)
-    body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
-    for color, name in ((_INK, "currentColor"), (_GRID, "var(--grid)")):
-        body = body.replace(color, name)
-    for slot, color in enumerate(LIGHT):
-        body = body.replace(color, f"var(--line-{slot})")
-    return re.sub(r"\s*\n\s*", "\n", opening + body).strip()
-
-
-def _rounded(tag: str) -> str:
-    """A tag with its coordinates to a hundredth of a point, a long line's to a tenth."""
-    digits = 1 if len(tag) > 1500 else 2
-    return re.sub(r"\d+\.\d{2,}", lambda found: f"{float(found.group()):.{digits}f}", tag)

@@ -12,8 +12,9 @@ from markupsafe import Markup
 from classroomkd.errors import ClassroomError
 from classroomkd.report import words
 from classroomkd.report.facts import environment_facts, protocol_facts
-from classroomkd.report.figures import DARK, DASHES, LIGHT, learning_curves, mentor_charts
+from classroomkd.report.figures import DASHES, learning_curves, mentor_charts
 from classroomkd.report.read import RunRecord, read_runs
+from classroomkd.report.svg import DARK, LIGHT
 from classroomkd.report.table import (
     DASH,
     StudentRow,

@@ -7,9 +7,7 @@ Shapes: ``N`` persons, ``U`` joints, ``M`` mentors. Points are ``[N, U, 2]``, x 
 in pixels of the images, 0 at the centre of the leftmost pixel.
 """
 
-import io
 import math
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +24,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from classroomkd.report.belief import Belief
-from classroomkd.report.figures import _STYLE, LIGHT, _inline
+from classroomkd.report.svg import LIGHT, STYLE, to_svg
 
 _TRUE, _GUESS = LIGHT[5], LIGHT[1]
 _LONGEST = 192  # pixels of a photograph in the page
@@ -83,7 +81,7 @@ def skeletons(
             Line2D([], [], color=_GUESS, linestyle="--", label="predicted"),
         ]
         figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False)
-        return _svg(figure, prefix, f"true and predicted skeletons of {count} persons")
+        return to_svg(figure, prefix, f"true and predicted skeletons of {count} persons")
 
 
 def who_taught(
@@ -131,7 +129,7 @@ def who_taught(
         axes.set_xlim(-0.5, len(joints) - 0.5)
         axes.set_ylim(len(mentors) - 0.5, -0.5)
         axes.set_title("Who taught which joint, % of the times it was labelled")
-        return _svg(figure, prefix, f"who taught which joint: {', '.join(mentors)}")
+        return to_svg(figure, prefix, f"who taught which joint: {', '.join(mentors)}")
 
 
 def heatmaps(
@@ -181,25 +179,16 @@ def heatmaps(
                     axes.set_title(names[joint].replace("_", " "), fontsize=8)
             grid[row][0].set_ylabel(one.name, rotation=0, ha="right", va="center")
         shown = ", ".join(one.name for one in beliefs)
-        return _svg(figure, prefix, f"where joints are believed to be: {shown}")
+        return to_svg(figure, prefix, f"where joints are believed to be: {shown}")
 
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[Figure]:
     """A figure in the style of the charts; names may hold any characters, ``$`` among them."""
-    style = {**_STYLE, "text.parse_math": False}
+    style = {**STYLE, "text.parse_math": False}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page's font has it
         yield Figure(figsize=(width, height), layout="constrained")
-
-
-def _svg(figure: Figure, prefix: str, description: str) -> str:
-    buffer = io.StringIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    # Nothing refers to photographs, and the same one twice would have the same id twice.
-    svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", buffer.getvalue())
-    return _inline(svg, prefix, description)
 
 
 def _width(images: Tensor) -> float:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from classroomkd.methods.base import register_method
-from classroomkd.methods.logits import Weight
+from classroomkd.methods.options import Weight
+from classroomkd.methods.registry import register_method
 from classroomkd.methods.relations import PooledRelation
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -13,13 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from classroomkd.core.divergence import kl_divergence
-from classroomkd.methods.base import Outputs, register_method
-from classroomkd.methods.logits import Temperature, Weight
+from classroomkd.methods.base import Outputs
+from classroomkd.methods.options import Count, Temperature, Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, exact, same_size
+from classroomkd.methods.registry import register_method
 
 TIMES = 1000
 Steps = Annotated[int, Field(ge=1, le=TIMES // 2)]
-Channels = Annotated[int, Field(ge=1)]
 
 
 @register_method("diffkd")
@@ -62,6 +62,7 @@ class DiffKD(FeatureMethod):
     year = 2023
     kind = "diffusion"
     adapts = True
+    last_alone = True
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class DiffKD(FeatureMethod):
         kd_weight: Weight = 1.0,
         temperature: Temperature = 1.0,
         steps: Steps = 5,
-        channels: Channels = 1024,
+        channels: Count = 1024,
         pairs: Pairs | None = None,
     ) -> None:
         super().__init__(weight, pairs)
@@ -78,11 +79,6 @@ class DiffKD(FeatureMethod):
         self.temperature = temperature
         self.steps = steps
         self.channels = channels
-
-    def names(self, student: Outputs, mentor: Outputs) -> list[tuple[str, str]]:
-        """The last pair, or those given by hand."""
-        pairs = super().names(student, mentor)
-        return pairs if self.pairs is not None else pairs[-1:]
 
     def adapter(self, student: Tensor, mentor: Tensor) -> nn.Module:
         """The autoencoder and the diffusion model of a pair."""

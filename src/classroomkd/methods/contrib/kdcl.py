@@ -11,10 +11,11 @@ from torch import Tensor
 
 from classroomkd.core import Lesson
 from classroomkd.core.divergence import cross_entropy
-from classroomkd.methods.base import Outputs, register_method
+from classroomkd.methods.base import Outputs
 from classroomkd.methods.contrib.cohort import CohortMethod
-from classroomkd.methods.logits import Temperature, Weight
+from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.pairs import exact
+from classroomkd.methods.registry import register_method
 
 
 @register_method("kdcl")

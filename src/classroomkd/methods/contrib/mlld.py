@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from classroomkd.core.divergence import kl_divergence
-from classroomkd.methods.base import Outputs, SingleMethod, register_method
-from classroomkd.methods.logits import Temperature, Weight
+from classroomkd.methods.base import Outputs, SingleMethod
+from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.pairs import exact
+from classroomkd.methods.registry import register_method
 
 Temperatures = Annotated[tuple[Temperature, ...], Field(min_length=1)]
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.core.divergence import cross_entropy
-from classroomkd.methods.base import Outputs, register_method
+from classroomkd.methods.base import Outputs
 from classroomkd.methods.contrib.cohort import CohortMethod, Share
-from classroomkd.methods.logits import Temperature, Weight
+from classroomkd.methods.options import Temperature, Weight
+from classroomkd.methods.registry import register_method
 
 WIDTHS = 8  # a map makes a feature this many times narrower
 
@@ -106,10 +107,7 @@ class OKDDip(CohortMethod):
         features = [h if place in trained else h.detach() for place, h in enumerate(features)]
         widths = [f"{h.shape[1]}" for h in features]
         if not set(widths) <= set(self.query):
-            raise RuntimeError(
-                f"{self.name} has no maps for these mentors: call method.setup(student, mentors)"
-                " with the outputs of a first batch, before the optimizer is made"
-            )
+            raise self.not_set_up("has no maps for these mentors")
         asked, known = (
             torch.stack([maps[width](h) for width, h in zip(widths, features, strict=True)])
             for maps in (self.query, self.key)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.core.divergence import cross_entropy
-from classroomkd.methods.base import Outputs, register_method
+from classroomkd.methods.base import Outputs
 from classroomkd.methods.contrib.cohort import CohortMethod, Share
-from classroomkd.methods.logits import Temperature, Weight
+from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.pairs import exact
+from classroomkd.methods.registry import register_method
 
 
 class Gate(nn.Sequential):
@@ -104,10 +105,7 @@ class ONE(CohortMethod):
         """What the gate makes of the networks' features: ``[B, 1 + M]``."""
         features = torch.cat([self.pooled(network).detach() for network in networks], dim=1)
         if self.gate is None or self.gate[0].in_features != features.shape[1]:
-            raise RuntimeError(
-                f"{self.name} has no gate for these networks: call method.setup(student, mentors)"
-                " with the outputs of a first batch, before the optimizer is made"
-            )
+            raise self.not_set_up("has no gate for these networks")
         if len(features) < 2:
             raise ValueError(f"{self.name} normalises over the batch: give it 2 samples or more")
         return self.gate(features)

@@ -1,0 +1,114 @@
+"""Methods made of four choices, which say all about them.
+
+Shapes: ``M`` mentors, ``B`` samples, ``G`` ranks within a sample.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from classroomkd.core import Choices, Lesson, compose_lesson
+from classroomkd.core.filter import Group, Standing, everyone, standing, unit_weights
+from classroomkd.core.inputs import parse
+from classroomkd.core.lesson import mentor_terms
+from classroomkd.core.mentoring import fixed_temperature
+from classroomkd.methods.base import Method, Outputs
+from classroomkd.methods.divergences import logit_transform
+
+
+class LogitMethod(Method):
+    """A method made of four choices: who teaches, how much, how softly, by what divergence.
+
+    Args:
+        choices: the four.
+        group: what is ranked together.
+        warmup_epochs: in which the mentors' weight rises linearly to its full size.
+    """
+
+    def __init__(self, choices: Choices, group: Group = "sample", warmup_epochs: float = 0) -> None:
+        super().__init__()
+        self.choices = choices
+        self.group: Group = group
+        self.warmup_epochs = warmup_epochs
+        self.ramp = 1.0
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the share of the mentors' weight: all of it after the warm-up."""
+        self.ramp = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+
+    def ramped(self) -> Choices:
+        """The choices, with the weights of this moment of the warm-up."""
+        if self.ramp == 1:
+            return self.choices
+        return replace(self.choices, weigh=lambda now: self.ramp * self.choices.weigh(now))
+
+    def composition(self) -> tuple[Group, Choices]:
+        """What is ranked together, and the choices with the weights of this moment."""
+        return self.group, self.ramped()
+
+    def term(
+        self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
+    ) -> Tensor:
+        """What the choices make of one mentor: ``[B]``."""
+        blocks, others, targets, weight, _ = parse(student.logits, [mentor.logits], target)
+        now = standing(blocks, others, targets, weight, self.group)
+        return mentor_terms(blocks, now, self.ramped()).loss.squeeze(0)
+
+    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+        """The lesson that the choices make."""
+        logits = [mentor.logits for mentor in mentors]
+        return compose_lesson(self.ramped(), student.logits, logits, target, group=self.group)
+
+
+class OneTemperature(LogitMethod):
+    r"""Everyone teaches, at one temperature; methods differ in how much each counts.
+
+    .. math:: L = \lambda CE + \sum_m w_m \tau^2 KL(\sigma(z_m/\tau) \,\|\, \sigma(z_s/\tau))
+
+    Args:
+        temperature: ``tau``.
+        weigh: ``w_m``: one number, or a function of how everybody stands, ``[M, B, G]``.
+        task_weight: ``lambda``.
+        standardize: compare z-scores of the logits.
+        warmup_epochs: in which the mentors' weight rises linearly to its full size.
+        choices: fields of `Choices` in which a method differs from this.
+    """
+
+    def __init__(
+        self,
+        temperature: float,
+        weigh: float | Callable[[Standing], Tensor],
+        task_weight: float = 1.0,
+        *,
+        standardize: bool = False,
+        warmup_epochs: float = 0,
+        **choices: Any,
+    ) -> None:
+        usual = Choices(
+            choose=everyone,
+            weigh=weigh if callable(weigh) else lambda now: weigh * unit_weights(now),
+            temper=partial(fixed_temperature, value=temperature),
+            task_weight=lambda now: task_weight,
+            transform=logit_transform(standardize),
+        )
+        super().__init__(replace(usual, **choices), warmup_epochs=warmup_epochs)
+
+
+class FromTeacher(OneTemperature):
+    """`OneTemperature`, from one mentor."""
+
+    listens = "one"
+
+
+class FromAll(OneTemperature):
+    """`OneTemperature`, from any mentors, which may train along."""
+
+    mutual = True
+
+
+def equal_parts(now: Standing, weight: float) -> Tensor:
+    """A weight in equal parts to the mentors: ``weight / M``, ``[M, B, G]``."""
+    return unit_weights(now) * (weight / max(len(now.mentor_divergence), 1))
