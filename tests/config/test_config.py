@@ -475,3 +475,20 @@ def test_packaged_recipes_load(name):
     recipe = load_recipe(name)
     assert load_recipe(write(recipe.to_yaml())) == recipe
     assert path.read_text(encoding="utf-8").startswith("#"), "say what it is for"
+
+
+def test_all_that_does_not_go_together_is_told_at_once(tmp_path, monkeypatch):
+    from classroomkd.methods import method_class
+
+    monkeypatch.setattr(method_class("fitnets"), "soft_targets", False)
+    raw = ALONE | {
+        "data": {"name": "digits", "mix": {"mixup": 0.2}, "copies": 2},
+        "mentors": [{"model": "resnet8", "train": True, "role": "teacher"}],
+        "method": {"name": "fitnets"},
+        "train": {"mentor_placement": "shard"},
+        "bank": {"path": str(tmp_path)},
+    }
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(raw)
+    starts = [mistake.split(":")[0] for mistake in caught.value.mistakes]
+    assert starts == ["mentors[0].train", "data.mix", "train.mentor_placement", "data.copies"]

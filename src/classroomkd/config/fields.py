@@ -55,6 +55,7 @@ def _shelf(path: Path) -> Path:
 ModelName = Annotated[str, AfterValidator(_known_model)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 RunWithStudent = Annotated[UserPath, AfterValidator(_run_with_student)]
+Shelf = Annotated[UserPath, AfterValidator(_shelf)]
 ExistingPath = Annotated[UserPath, AfterValidator(_existing)]
 ExistingFile = Annotated[UserPath, AfterValidator(_file)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -1,10 +1,12 @@
 """The recipe of one run in pose estimation: a student that finds joints in crops of persons."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from classroomkd.config.clashes import build_method
 from classroomkd.config.fields import (
     ExistingFile,
     ExistingPath,
@@ -171,23 +173,22 @@ class PoseRecipe(RunRecipe):
         return {**raw, "train": {**train, "optimizer": {"name": "adamw", "lr": 2e-3}}}
 
     @model_validator(mode="after")
-    def _method_of_units(self) -> Self:
-        from classroomkd.methods import create_method, option_mistakes
+    def _together(self) -> Self:
+        if found := list(self._clashes()):
+            raise ValueError("\n".join(found))
+        return self
 
-        name, options = self.method.name, self.method.options
-        if option_mistakes(name, options):
-            return self
-        method = create_method(name, **options)
-        if method.composition() is None or not method.soft_targets:
-            raise ValueError(
-                f"method: '{name}' reads more than logits of units: in pose use none, aver, kd,"
-                " fpd, dwpose, okdhp or classroom"
+    def _clashes(self) -> Iterator[str]:
+        method = build_method(self.method)
+        if method and (method.composition() is None or not method.soft_targets):
+            yield (
+                f"method: '{method.name}' reads more than logits of units: in pose use none, aver,"
+                " kd, fpd, dwpose, okdhp or classroom"
             )
         if self.train.skip is not None:
-            raise ValueError("train.skip: not for pose; leave it out")
+            yield "train.skip: not for pose; leave it out"
         if self.train.mentor_placement == "shard":
-            raise ValueError(
+            yield (
                 "train.mentor_placement: shard is not for pose: leave it out for mentors on each"
                 " device, or use offload"
             )
-        return self

@@ -92,7 +92,8 @@ def parse_recipe(raw: dict[str, Any], source: str = "recipe") -> AnyRecipe:
     try:
         recipe = kind.model_validate(raw)
     except ValidationError as error:
-        mistakes = [describe(item, kind) for item in error.errors()]
+        told = [describe(item, kind) for item in error.errors()]
+        mistakes = [line for mistake in told for line in mistake.splitlines()]
     mistakes += _method_mistakes(raw)
     if mistakes or recipe is None:
         raise RecipeError(source, mistakes)

@@ -1,10 +1,9 @@
 """The recipe of one run: its fields, and what is checked about each before anything is loaded."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -12,6 +11,7 @@ from pydantic import (
     model_validator,
 )
 
+from classroomkd.config.clashes import clashes
 from classroomkd.config.data import Data, View
 from classroomkd.config.fields import (
     Count,
@@ -23,8 +23,8 @@ from classroomkd.config.fields import (
     RunWithStudent,
     Section,
     Seed,
+    Shelf,
     UserPath,
-    _shelf,
 )
 from classroomkd.config.training import SGD, AdamW, Cosine, OneCycle, Skip, Step, Train
 
@@ -63,7 +63,7 @@ class MentorRecipe(Section):
     """
 
     run: RunWithStudent | None = None
-    outputs: Annotated[UserPath, AfterValidator(_shelf)] | None = Field(
+    outputs: Shelf | None = Field(
         default=None, description="its folder in a bank, for a mentor that cannot run here"
     )
     checkpoint: ExistingFile | None = Field(default=None, description=".safetensors, .pt or .pth")
@@ -171,66 +171,9 @@ class Recipe(RunRecipe):
     bank: Bank | None = None
 
     @model_validator(mode="after")
-    def _mutual(self) -> Self:
-        from classroomkd.methods import create_method, option_mistakes
-
-        learning = [place for place, mentor in enumerate(self.mentors) if mentor.train]
-        name, options = self.method.name, self.method.options
-        if not learning or option_mistakes(name, options):
-            return self
-        if not create_method(name, **options).mutual:
-            raise ValueError(
-                f"mentors[{learning[0]}].train: mentors cannot train along with the method"
-                f" '{name}': use one of logits that listens to all, such as dml"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _targets(self) -> Self:
-        from classroomkd.methods import create_method, option_mistakes
-
-        name, options = self.method.name, self.method.options
-        soft = [key for key in ("mixing", "smoothing") if getattr(self.data, key)]
-        if not soft or option_mistakes(name, options):
-            return self
-        if not create_method(name, **options).soft_targets:
-            keys = " and ".join(f"data.{key}" for key in soft).replace("mixing", "mix")
-            raise ValueError(
-                f"the method '{name}' needs each sample's one true class, which {keys} take away:"
-                " leave them out, or use another method"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _placement(self) -> Self:
-        from classroomkd.methods import create_method, option_mistakes
-
-        name, options = self.method.name, self.method.options
-        if self.train.mentor_placement != "shard" or option_mistakes(name, options):
-            return self
-        method = create_method(name, **options)
-        others = {
-            f"the method '{name}', which reads features": method.needs_features,
-            "a bank": self.bank is not None or any(mentor.outputs for mentor in self.mentors),
-            "mentors that train along": any(mentor.train for mentor in self.mentors),
-            "train.skip": self.train.skip is not None,
-        }
-        if found := [what for what, there in others.items() if there]:
-            raise ValueError(
-                "train.mentor_placement: shard has each mentor in one process, which tells the"
-                " others its logits at every step; it does not go with"
-                f" {' and '.join(found)}: leave it out, or use offload"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _copies_and_bank(self) -> Self:
-        stored = self.bank is not None or any(mentor.outputs for mentor in self.mentors)
-        if stored and self.data.copies > 1:
-            raise ValueError(
-                "data.copies: a bank holds one view of a sample for each epoch: leave out"
-                " data.copies, or the bank"
-            )
+    def _together(self) -> Self:
+        if found := list(clashes(self)):
+            raise ValueError("\n".join(found))
         return self
 
 

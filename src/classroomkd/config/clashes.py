@@ -1,0 +1,70 @@
+"""What cannot go together in a recipe, though each part of it is right by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from classroomkd.config.schema import MethodRecipe, Recipe
+    from classroomkd.methods import Method
+
+
+def build_method(recipe: MethodRecipe) -> Method | None:
+    """The method as its options make it; None if something is wrong with these."""
+    from classroomkd.methods import create_method
+
+    try:
+        return create_method(recipe.name, **recipe.options)
+    except ValueError:
+        return None
+
+
+def clashes(recipe: Recipe) -> Iterator[str]:
+    """Mistakes, each with its path and cure; a method with wrong options is left out of them."""
+    stored = recipe.bank is not None or any(mentor.outputs for mentor in recipe.mentors)
+    method = build_method(recipe.method)
+    if method is not None:
+        yield from _learning_mentors(recipe, method)
+        yield from _soft_targets(recipe, method)
+        yield from _sharded_mentors(recipe, method, stored)
+    if stored and recipe.data.copies > 1:
+        yield (
+            "data.copies: a bank holds one view of a sample for each epoch: leave out data.copies,"
+            " or the bank"
+        )
+
+
+def _learning_mentors(recipe: Recipe, method: Method) -> Iterator[str]:
+    learning = [place for place, mentor in enumerate(recipe.mentors) if mentor.train]
+    if learning and not method.mutual:
+        yield (
+            f"mentors[{learning[0]}].train: mentors cannot train along with the method"
+            f" '{method.name}': use one of logits that listens to all, such as dml"
+        )
+
+
+def _soft_targets(recipe: Recipe, method: Method) -> Iterator[str]:
+    soft = {"data.mix": recipe.data.mixing, "data.smoothing": recipe.data.smoothing}
+    if (given := [key for key, value in soft.items() if value]) and not method.soft_targets:
+        yield (
+            f"{given[0]}: the method '{method.name}' needs each sample's one true class, which"
+            f" {' and '.join(given)} take away: leave them out, or use another method"
+        )
+
+
+def _sharded_mentors(recipe: Recipe, method: Method, stored: bool) -> Iterator[str]:
+    if recipe.train.mentor_placement != "shard":
+        return
+    others = {
+        f"the method '{method.name}', which reads features": method.needs_features,
+        "a bank": stored,
+        "mentors that train along": any(mentor.train for mentor in recipe.mentors),
+        "train.skip": recipe.train.skip is not None,
+    }
+    if found := [what for what, there in others.items() if there]:
+        yield (
+            "train.mentor_placement: shard has each mentor in one process, which tells the others"
+            f" its logits at every step; it does not go with {' and '.join(found)}: leave it out,"
+            " or use offload"
+        )
