@@ -15,6 +15,7 @@ from torch import Tensor
 
 from classroomkd.data.crops import ResizedCrop
 from classroomkd.data.draws import Draws
+from classroomkd.data.epochs import Epochs
 from classroomkd.data.images import ImageSet
 from classroomkd.data.mixing import Mixing, Mixture, mix, soft_targets
 from classroomkd.data.photos import PhotoReader, PhotoSet
@@ -43,7 +44,7 @@ class Batch(NamedTuple):
         return self.target.argmax(1) if self.target.is_floating_point() else self.target
 
 
-class ViewLoader:
+class ViewLoader(Epochs):
     """An iterable over one epoch's batches.
 
     A set in memory lies on the device as a whole; a batch is gathered and augmented there at once,
@@ -110,16 +111,11 @@ class ViewLoader:
         channels_last: bool = True,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        super().__init__(len(image_set), batch_size, repeat=repeat, drop_last=drop_last, part=part)
         if copies < 1:
             raise ValueError(f"copies must be 1 or more, not {copies}")
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must be from 0 to below 1, not {smoothing}")
-        last = 0 if drop_last else len(image_set) % batch_size
-        if batch_size % part[1] or last % part[1]:
-            raise ValueError(f"batches of {last or batch_size} have no {part[1]} equal parts")
-        self.part = part
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.device = torch.device(device)
         self._reader = None
@@ -133,9 +129,7 @@ class ViewLoader:
             image_set = replace(image_set, images=images)
         self.image_set = image_set.to(device)
         self._numbers = image_set.index.cpu()
-        self.batch_size = batch_size
         self.seed = seed
-        self.repeat = repeat
         self.mixing = mixing if mixing is not None and mixing.on else None
         self.smoothing = smoothing
         self.copies = copies
@@ -148,21 +142,6 @@ class ViewLoader:
             self._crops = [(seed, crop) for seed, crop, _ in taken]
             self.views = [(seed, rest) for seed, _, rest in taken]
         self.shuffle = shuffle
-        self.drop_last = drop_last
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.image_set), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, of the next iteration."""
-        self.epoch = epoch
-
-    @property
-    def view(self) -> int:
-        """The number of the views that the next iteration shows, from 0."""
-        return self.epoch % self.repeat if self.repeat else self.epoch
 
     @property
     def waited(self) -> float | None:
@@ -212,10 +191,7 @@ class ViewLoader:
 
     def _batches(self, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
         """Tensors ``[..., n]`` of an epoch's samples, as those ``[..., B]`` of each batch."""
-        place, count = self.part
-        splits = (tensor.split(self.batch_size, dim=-1)[: len(self)] for tensor in tensors)
-        parts = ([whole.chunk(count, dim=-1)[place] for whole in split] for split in splits)
-        return list(zip(*parts, strict=True))
+        return list(zip(*(self.own(tensor) for tensor in tensors), strict=True))
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.view

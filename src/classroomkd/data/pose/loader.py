@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.data.draws import Draws, permutation
+from classroomkd.data.epochs import Epochs
 from classroomkd.data.pose.crop import Frames, Size, fit_box
 from classroomkd.data.pose.persons import PersonSet
 from classroomkd.data.pose.pixels import LEVELS, choose_levels
@@ -37,7 +38,7 @@ class PoseBatch(NamedTuple):
     area: Tensor
 
 
-class PoseLoader:
+class PoseLoader(Epochs):
     """An iterable over one epoch's batches of persons.
 
     Images are decoded once and kept on the device if they fit into ``memory_limit``, and else by
@@ -92,29 +93,20 @@ class PoseLoader:
         memory_limit: float = MEMORY_LIMIT,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        super().__init__(len(persons), batch_size, repeat=repeat, drop_last=drop_last, part=part)
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f"size must be a height and a width in pixels, not {size}")
         if not padding > 0:
             raise ValueError(f"padding must be above 0, not {padding}")
-        last = 0 if drop_last else len(persons) % batch_size
-        if batch_size % part[1] or last % part[1]:
-            raise ValueError(f"batches of {last or batch_size} have no {part[1]} equal parts")
         self.persons = persons
-        self.batch_size = batch_size
         self.size = (int(size[0]), int(size[1]))
         self.seed = seed
         self.view_seed = seed if view_seed is None else view_seed
-        self.repeat = repeat
         self.augment = augment
         self.padding = padding
         self.shuffle = shuffle
-        self.drop_last = drop_last
-        self.part = part
         self.device = torch.device(device)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.epoch = 0
         self._read = open_reader(
             persons,
             self.size,
@@ -123,19 +115,6 @@ class PoseLoader:
             workers=workers,
             memory_limit=memory_limit,
         )
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.persons), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, of the next iteration."""
-        self.epoch = epoch
-
-    @property
-    def view(self) -> int:
-        """The number of the views that the next iteration shows, from 0."""
-        return self.epoch % self.repeat if self.repeat else self.epoch
 
     @property
     def waited(self) -> None:
@@ -151,12 +130,6 @@ class PoseLoader:
         order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
         return order[: len(self) * self.batch_size]
 
-    def _own_rows(self) -> Tensor:
-        """Those of this part of each batch."""
-        place, count = self.part
-        batches = self._rows().split(self.batch_size)
-        return torch.cat([rows.chunk(count)[place] for rows in batches])
-
     def _levels(self) -> int:
         """How many levels of the images any view can ask for."""
         scale = fit_box(self.persons.box, self.size, self.padding)[1]
@@ -166,7 +139,7 @@ class PoseLoader:
     def __iter__(self) -> Iterator[PoseBatch]:
         if not len(self):
             return
-        rows, count = self._own_rows(), self.batch_size // self.part[1]
+        rows, count = torch.cat(self.own(self._rows())), self.batch_size // self.part[1]
         frames, mirrored = self._frames(rows)
         level = choose_levels(frames.scale, LEVELS)
         look = Look(self.persons.image[rows], level, frames.centre, frames.matrix)
