@@ -1,13 +1,14 @@
 """Suites: what is run, kept, gone on with and refused; mistakes; the table."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from classroomkd.bench.comparison import compare, to_json, to_markdown, to_table
 from classroomkd.bench.statistics import paired_difference
-from classroomkd.bench.suite import run_suite
+from classroomkd.bench.suite import changed_runs, run_suite
 from classroomkd.config.suite import list_suites, load_suite
 from classroomkd.errors import ClassroomError, RecipeError
 
@@ -145,6 +146,20 @@ def test_a_changed_recipe_is_refused_and_replaced_if_asked(write, tmp_path):
     assert run_suite(changed, out, overwrite=True, say=quiet) == {}
     after = stamps(out)
     assert {name for name in after if after[name] != before[name]} == {"teacher-s0", "kd-s0"}
+
+
+def test_runs_are_the_same_however_the_paths_to_their_mentors_are_written(
+    write, tmp_path, monkeypatch
+):
+    suite, said = load_suite(write({"teacher": TEACHER, "kd": KD})), []
+    run_suite(suite, tmp_path / "out", say=quiet)
+    monkeypatch.chdir(tmp_path)
+    assert run_suite(suite, Path("out"), say=said.append) == {}
+    assert said == ["2 runs, 2 of them done already, in out"]
+    assert changed_runs(suite, Path("out")) == []
+    hotter = KD["set"] + ["method.temperature=3"]
+    changed = load_suite(write({"teacher": TEACHER, "kd": {"set": hotter}}))
+    assert changed_runs(changed, Path("out")) == ["kd-s0"]
 
 
 def test_a_student_is_stale_once_its_mentor_was_trained_again(write, tmp_path):

@@ -235,6 +235,37 @@ def test_a_mentor_that_is_not_finite_does_not_teach_that_sample(bad, options):
     assert lesson.active[rest].all(), "the others, and its other samples, are taught as before"
 
 
+@pytest.mark.parametrize("mentoring", ["gap", "dtkd", "none"])
+def test_classes_masked_everywhere_are_as_if_they_were_not_there(mentoring):
+    part, others = logits(4, 5).requires_grad_(), logits(3, 4, 5, seed=1)
+    target = labels(4, classes=5)
+    without = classroom_loss(part, others, target, mentoring=mentoring)
+    without.loss.backward()
+    student = F.pad(part.detach(), (0, 2), value=-1e4).requires_grad_()
+    lesson = classroom_loss(student, F.pad(others, (0, 2), value=-1e4), target, mentoring=mentoring)
+    lesson.loss.backward()
+    for name in ("loss", *FIELDS):
+        torch.testing.assert_close(getattr(lesson, name), getattr(without, name), msg=name)
+    torch.testing.assert_close(student.grad, F.pad(part.grad, (0, 2)))
+
+
+@pytest.mark.parametrize("other", [None, "logits", {"logits": torch.zeros(2, 3)}])
+def test_logits_that_are_no_tensors_are_named(other):
+    student, target = torch.zeros(2, 3), torch.zeros(2).long()
+    with pytest.raises(TypeError, match="mentor 1: expected a tensor, got"):
+        classroom_loss(student, [student, other], target)
+    with pytest.raises(TypeError, match="student_logits: expected a tensor, got"):
+        classroom_loss(other, [student], target)
+
+
+def test_an_output_object_is_told_from_its_logits():
+    class Output(dict):
+        logits = torch.zeros(2, 3)
+
+    with pytest.raises(TypeError, match=r"mentor 0: .* got Output: pass its \.logits"):
+        classroom_loss(torch.zeros(2, 3), [Output()], torch.zeros(2).long())
+
+
 def test_units_of_a_mentor_that_is_not_finite():
     student, target = logits(2, 3, 4, dtype=torch.float32), labels(2, 3, classes=4)
     mentors = logits(2, 2, 3, 4, seed=1, scale=4.0).float()
@@ -400,6 +431,7 @@ def test_every_form_of_mentor_logits_is_the_same():
         ((torch.zeros(2, 3), [torch.zeros(2, 3), torch.zeros(3, 3)], torch.zeros(2).long()), {}, "mentor 1"),
         ((torch.zeros(2, 3), [torch.zeros(2, 3)], torch.zeros(3).long()), {}, "class indices has shape"),
         ((torch.zeros(2, 3), [torch.zeros(2, 3)], torch.zeros(2)), {}, "probabilities has shape"),
+        ((torch.zeros(2, 3), [torch.zeros(2, 3)], torch.zeros(2, 3).long()), {}, "probabilities are floating point"),
         ((torch.zeros(3), [torch.zeros(3)], torch.zeros(1).long()), {}, r"must be \[B, C\]"),
         ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"group": "class"}, "group must be one of"),
         ((torch.zeros(2, 3), [], torch.zeros(2).long()), {"mentoring": "slow"}, "mentoring must be"),

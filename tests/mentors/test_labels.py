@@ -22,9 +22,9 @@ def test_ways_to_name_a_class(name, mentor):
     assert class_map(mentor, (name,)).tolist() == [0 if mentor is IMAGENET else 1]
 
 
-def test_an_exact_name_comes_before_a_synonym():
-    assert class_map(("crane, bird", "crane"), ("crane",)).tolist() == [1]
+def test_the_spelling_decides_where_the_data_has_both():
     assert class_map(("cat", "Cat", "dog"), ("Cat", "cat")).tolist() == [1, 0]
+    assert class_map(TORCHVISION, ("cardigan", "Cardigan")).tolist() == [474, 264]
 
 
 def test_a_name_of_several_classes_needs_a_label():
@@ -33,6 +33,11 @@ def test_a_name_of_several_classes_needs_a_label():
         class_map(mentor, ("crane",), "ann")
     assert class_map(mentor, ("crane",), labels={"crane": 1}).tolist() == [1]
     assert class_map(mentor, ("crane",), labels={"crane": "machine"}).tolist() == [1]
+    with pytest.raises(ClassroomError, match="'crane' may be any"):
+        class_map(("crane, bird", "crane"), ("crane",))
+    assert class_map(("crane, bird", "crane"), ("crane",), labels={"crane": "crane"}).tolist() == [
+        1
+    ]
 
 
 @pytest.mark.parametrize("mentor", [IMAGENET, PLAIN])
@@ -63,6 +68,43 @@ def test_names_of_part_of_imagenet(mentor):
     for before in ((), ("background",)):
         places = class_map((*before, *SPELT[mentor]), some).tolist()
         assert places == [place + len(before) for place in (54, 0, 1, 2)]
+
+
+@pytest.mark.parametrize("mentor", SPELT)
+@pytest.mark.parametrize(
+    ("name", "beside", "place"),
+    [("crane", "n02012849", 134), ("crane", "n03126707", 517),
+     ("cardigan", "Cardigan Welsh corgi", 264), ("Cardigan", "n02963159", 474),
+     ("maillot", "tank suit", 639), ("maillot", "n03710637", 638),
+     ("harp", "mouth organ", 593), ("crayfish", "crawdad", 124), ("panda", "red panda", 387)],
+)  # fmt: skip
+def test_a_name_of_two_classes_of_imagenet_is_never_guessed(mentor, name, beside, place):
+    with pytest.raises(ClassroomError, match=f"'{name}' may be any of its classes .*{place}"):
+        class_map(SPELT[mentor], (name, "tench"))
+    for full in (f"{name}, {beside}", f"{beside}, {name}"):
+        assert class_map(SPELT[mentor], (full, "tench")).tolist() == [place, 0]
+    assert class_map(SPELT[mentor], (name,), labels={name: beside}).tolist() == [place]
+
+
+def test_another_name_of_the_data_may_leave_one_class():
+    data = ("harp", "harmonica", "Tub", "bathtub", "panda", "giant panda")
+    assert class_map(WORDS, data).tolist() == [594, 593, 876, 435, 387, 388]
+    with pytest.raises(ClassroomError, match="'cardigan' may be any"):  # both may be the garment
+        class_map(TORCHVISION, ("cardigan", "sweater"), labels={"sweater": "cardigan"})
+
+
+def test_folders_in_the_order_of_the_alphabet():
+    data = tuple(sorted(TORCHVISION))
+    expected = [TORCHVISION.index(name) for name in data]
+    assert class_map(TORCHVISION, data).tolist() == expected
+
+
+def test_ids_that_differ_do_not_match_by_their_words():
+    mentor = ("n03126707 crane", "n02007558 flamingo")
+    for data in ("n02012849 crane", "n02012849"):
+        with pytest.raises(ClassroomError, match="not trained on"):
+            class_map(mentor, (data,))
+    assert class_map(("x", "crane, bird"), ("n02012849 crane",)).tolist() == [1]
 
 
 def test_another_order_is_seen_by_two_names():

@@ -71,6 +71,13 @@ def run_suite(
         raise ClassroomError("interrupted: the same command goes on from here") from None
 
 
+def changed_runs(suite: Suite, out: Path) -> list[str]:
+    """Finished runs in `out` that a suite, as it is now, would train otherwise."""
+    states = _states(suite.planned(out))
+    stale = [folder for folder, state in states.items() if state is State.STALE]
+    return [folder.name for folder in stale if (folder / "summary.json").exists()]
+
+
 def _states(planned: Sequence[PlannedRun]) -> dict[Path, State]:
     """What is in each run's folder; runs stand after those that they need."""
     states: dict[Path, State] = {}
@@ -89,7 +96,7 @@ def _states(planned: Sequence[PlannedRun]) -> dict[Path, State]:
 def _as_planned(run: PlannedRun) -> bool:
     """Whether a run was trained by its recipe, from the runs that are now in its needs' folders."""
     try:
-        same = RunFolder(run.folder).recipe() == run.recipe()
+        same = not RunFolder(run.folder).changes(run.recipe())
     except RecipeError:  # of an older version, or its mentors have gone
         return False
     return same and all(_started(needed) <= _started(run.folder) for needed in run.needs)

@@ -43,7 +43,7 @@ def suite_(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to every run, after its own."),
+        typer.Argument(metavar="KEY=VALUE", help="Changes to every run, after its own."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; runs/<suite> if left out.")] = None,
     only: Annotated[
@@ -88,9 +88,9 @@ def suite_(
     checked = load_suite(suite, overrides or [], recipes=not table)
     folder = out or Path("runs") / checked.name
     failures: dict[str, str] = {}
-    if not table:
-        from classroomkd.bench.suite import run_suite
+    from classroomkd.bench.suite import changed_runs, run_suite
 
+    if not table:
         failures = run_suite(
             checked, folder, only=only or [], jobs=jobs, overwrite=overwrite, say=say
         )
@@ -99,6 +99,9 @@ def suite_(
 
     rows = compare(checked, folder)
     say(write_comparison(checked, rows, markdown=markdown, as_json=as_json))
+    if changed := changed_runs(checked, folder):
+        why = "its recipe, or what it needs, has changed or is gone"
+        say(f"not known to be of this suite as it is now ({why}): {', '.join(changed)}")
     if failures:
         lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
         count = "1 run" if len(failures) == 1 else f"{len(failures)} runs"

@@ -31,8 +31,9 @@ def parse(
 
     Raises:
         ValueError: for shapes that do not fit, saying which and what was expected.
+        TypeError: for logits that are no tensors, such as the output object of a network.
     """
-    student = _blocks(student_logits)
+    student = _blocks(student_logits, "student_logits")
     shape = next((z.shape for z in student), torch.Size())
     has_units = len(shape) == 3
     for z in student:
@@ -104,21 +105,26 @@ def parse_units(
     return taught_weight, heard, ranking
 
 
-def _blocks(value: Logits) -> Blocks:
-    return (value,) if isinstance(value, Tensor) else tuple(value)
+def _blocks(value: Logits, what: str) -> Blocks:
+    blocks = (value,) if isinstance(value, Tensor) else value
+    if not isinstance(blocks, Sequence) or not all(isinstance(z, Tensor) for z in blocks):
+        hint = ": pass its .logits" if hasattr(value, "logits") else ""
+        raise TypeError(f"{what}: expected a tensor, got {type(value).__name__}{hint}")
+    return tuple(blocks)
 
 
 def _targets(target: Logits, student: Blocks) -> Blocks:
-    targets = _blocks(target)
+    targets = _blocks(target, "target")
     if len(targets) != len(student):
         raise ValueError(f"target has {len(targets)} blocks, student_logits {len(student)}")
     for t, z in zip(targets, student, strict=True):
         expected = z.shape if t.is_floating_point() else z.shape[:-1]
         if t.shape != expected:
             kind = "probabilities" if t.is_floating_point() else "class indices"
+            hint = "; probabilities are floating point" if t.shape == z.shape else ""
             raise ValueError(
                 f"target of {kind} has shape {tuple(t.shape)}, expected {tuple(expected)}"
-                f" for student_logits {tuple(z.shape)}"
+                f" for student_logits {tuple(z.shape)}{hint}"
             )
     return tuple(t if t.is_floating_point() else t.long() for t in targets)
 
@@ -137,7 +143,7 @@ def _by_block(mentors: MentorLogits, student: Blocks) -> list[Tensor | list[Tens
         if len(stacked) != len(student):
             raise ValueError(f"mentor_logits has {len(stacked)} blocks, student {len(student)}")
         return list(stacked)
-    rows = [_blocks(mentor) for mentor in listed]
+    rows = [_blocks(mentor, f"mentor {number}") for number, mentor in enumerate(listed)]
     for number, row in enumerate(rows):
         if len(row) != len(student):
             raise ValueError(f"mentor {number} has {len(row)} blocks, the student {len(student)}")

@@ -56,7 +56,8 @@ def classroom_loss(
 
     Args:
         student_logits: ``[B, C]``; or ``[B, U, K]`` for samples of several units (joints, tokens);
-            or a tuple of such blocks where a unit has several axes (SimCC's x and y).
+            or a tuple of such blocks where a unit has several axes (SimCC's x and y). Finite: to
+            mask a class, give it a logit of -1e4 and not of ``-inf``, everywhere.
         mentor_logits: a sequence of ``M`` such logits, or ``[M, B, C]`` (``[M, B, U, K]``, or a
             tuple of stacked blocks). May be empty: the task loss remains. A mentor with a NaN or an
             infinity among its logits for a sample does not teach that sample.
@@ -64,6 +65,8 @@ def classroom_loss(
             a tuple of blocks if the logits are.
         unit_weight: ``[B, U]``, 0 or more, such as visibility; a sample's units are averaged by
             it. Units of weight 0 are not ranked and not taught; their labels are not looked at.
+            ``[B]`` for logits ``[B, C]``: samples of weight 0 are ignored (they count as a loss of
+            0 in the mean), all others count alike.
         taught_weight: ``[B, U]``, weight of units in the mentors' terms, if another than that by
             which they rank: mentors may so teach joints that nobody has labelled, at their rank.
         heard: ``[M, U]`` or ``[M, B, U]`` (bool), the units that each mentor speaks about, such as
@@ -91,6 +94,7 @@ def classroom_loss(
 
     Raises:
         ValueError: for shapes or options that do not fit, naming the one and what was expected.
+        TypeError: for logits that are no tensors, such as the output object of a network.
 
     Example:
         >>> import torch
@@ -115,9 +119,10 @@ def classroom_loss(
         transform=transform,
         compat=compat,
     )
-    units = student_logits if isinstance(student_logits, Tensor) else student_logits[0]
-    if require_correct and units.ndim == 3 and group != "unit":
-        raise ValueError("require_correct with several units needs group='unit': units differ")
+    if require_correct and group != "unit":
+        units = student_logits if isinstance(student_logits, Tensor) else student_logits[0]
+        if units.ndim == 3:
+            raise ValueError("require_correct with several units needs group='unit': units differ")
     return compose_lesson(
         choices,
         student_logits,

@@ -113,9 +113,7 @@ class RunFolder:
                 f"{self.checkpoint} does not exist, there is nothing to resume: "
                 "start again without --resume"
             )
-        old, new = (r.model_dump(mode="json") for r in (self.recipe(), recipe))
-        changed = [key for key in _differences(old, new) if key not in PLACES]
-        if changed:
+        if changed := self.changes(recipe):
             raise ClassroomError(
                 f"{self.path} was started with another recipe; what differs: {', '.join(changed)}."
                 " Resume with the same recipe, or start anew with --out"
@@ -125,11 +123,21 @@ class RunFolder:
         """The resolved recipe of the run."""
         return load_recipe(self.path / "recipe.yaml")
 
+    def changes(self, recipe: AnyRecipe) -> list[str]:
+        """What in a recipe differs from the run's, but for where it is trained.
+
+        Files and folders are the same however their paths are written.
+        """
+        old, new = (_resolved(r.model_dump()) for r in (self.recipe(), recipe))
+        return [key for key in _differences(old, new) if key not in PLACES]
+
     def raw(self) -> dict[str, Any]:
         """The resolved recipe as it was written down, unchecked: its files may have moved."""
         path = self.path / "recipe.yaml"
+        if not path.exists():
+            raise ClassroomError(f"{self.path} is not a run folder: it has no recipe.yaml")
         try:
-            raw = yaml.safe_load(path.read_text())
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
             raw["data"]["name"]
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             raise ClassroomError(f"{path} cannot be read: {error}") from error
@@ -146,7 +154,7 @@ class RunFolder:
     def write(self, name: str, text: str) -> None:
         """Write a text file atomically."""
         part = self.path / f"{name}.part"
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         os.replace(part, self.path / name)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -156,7 +164,7 @@ class RunFolder:
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file; a ClassroomError says so if the run has none."""
         try:
-            return json.loads((self.path / name).read_text())
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ClassroomError(f"{self.path / name} cannot be read: {error}") from error
 
@@ -218,6 +226,15 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _resolved(value: Any) -> Any:
+    """Plain values with the paths in them made absolute."""
+    if isinstance(value, Path):
+        return value.resolve()
+    if isinstance(value, dict):
+        return {key: _resolved(item) for key, item in value.items()}
+    return [_resolved(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -3,8 +3,8 @@
 Shapes: ``C`` classes of the data.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -36,7 +36,9 @@ def class_map(
     Names match whatever their case, with underscores and hyphens for spaces, and if they share one
     of their synonyms, between which there are commas. WordNet ids, as in ImageNet's folders, match
     where timm is installed, which knows them. If both have all of ImageNet's classes in the usual
-    order, their places match, however they are spelt.
+    order, their places match, however they are spelt. A name that fits several classes ("crane", a
+    bird and a machine) is an error, unless words or an id beside it, or the data's other classes,
+    leave one.
 
     Args:
         mentor: the mentor's class names, in the order of its logits.
@@ -130,35 +132,68 @@ def _given_by_name(
             f"{who}: labels name '{unknown[0]}', which is no class of the data"
             f"{nearest(unknown[0], data)}"
         )
-    asked = [labels.get(name, name) for name in data]
-    found = iter(_found(mentor, tuple(label for label in asked if isinstance(label, str)), who))
+    said = {name: _exact(mentor, label) for name, label in labels.items()}
+    asked = [said.get(name, name) for name in data]
+    names = tuple(label for label in asked if isinstance(label, str))
+    found = iter(_found(mentor, names, who, frozenset(map(str, said.values()))))
     places = [next(found) if isinstance(label, str) else label for label in asked]
     unsaid = {name: place for name, place in zip(data, places, strict=True) if name not in labels}
     _check_apart(mentor, unsaid, who)
     return _given_in_order(len(mentor), data, who, places)
 
 
-def _found(mentor: tuple[str, ...], data: tuple[str, ...], who: str) -> list[int]:
-    """The place of each name among a mentor's."""
+def _exact(mentor: tuple[str, ...], label: str | int) -> str | int:
+    """The place of a label that is spelt as just one class of the mentor; else the label."""
+    if isinstance(label, str) and mentor.count(label) == 1:
+        return mentor.index(label)
+    return label
+
+
+def _found(
+    mentor: tuple[str, ...], data: tuple[str, ...], who: str, labels: Set[str] = frozenset()
+) -> list[int]:
+    """The place of each name among a mentor's; those in ``labels`` may share theirs with others."""
     before = classes_before_imagenet(mentor)
     if before is not None and classes_before_imagenet(data) == 0:
         return list(range(before, before + len(data)))
-    matches = _Matches(mentor)
-    found = [matches(name) for name in data]
-    if missing := [name for name, places in zip(data, found, strict=True) if not places]:
+    fitting = _Fitting(mentor)
+    fits = [fitting(name) for name in data]
+    if missing := [name for name, places in zip(data, fits, strict=True) if not places]:
         hints = (f"{name}{nearest(name, mentor)}" for name in missing[:5])
         raise ClassroomError(
             f"{who} was not trained on {len(missing)} of the data's {len(data)} classes: "
             f"{', '.join(hints)}{', ...' if len(missing) > 5 else ''}. "
             "A mentor must know every class of the data; labels say what goes by another name"
         )
-    for name, places in zip(data, found, strict=True):
+    left = _left_by_others(mentor, data, fits, labels)
+    for name, places in zip(data, left, strict=True):
         if len(places) > 1:
             which = ", ".join(f"{place} ({mentor[place]})" for place in sorted(places)[:5])
             raise ClassroomError(
                 f"{who}: '{name}' may be any of its classes {which}: say which in labels"
             )
-    return [next(iter(places)) for places in found]
+    return [next(iter(places)) for places in left]
+
+
+def _left_by_others(
+    mentor: tuple[str, ...],
+    data: tuple[str, ...],
+    fits: Sequence[set[int]],
+    labels: Set[str],
+) -> list[set[int]]:
+    """Of the places that fit each name, those that no other name of the data speaks for.
+
+    A name speaks for the only place that fits it, or for the one of several that is spelt like it.
+    """
+    spoken: dict[int, str] = {}
+    for name, places in zip(data, fits, strict=True):
+        alike = places if len(places) == 1 else {p for p in places if mentor[p] == name}
+        if len(alike) == 1 and name not in labels:
+            spoken[next(iter(alike))] = name
+    return [
+        {p for p in places if spoken.get(p, name) == name} or places
+        for name, places in zip(data, fits, strict=True)
+    ]
 
 
 def _check_apart(mentor: tuple[str, ...], places: Mapping[str, int], who: str) -> None:
@@ -172,39 +207,35 @@ def _check_apart(mentor: tuple[str, ...], places: Mapping[str, int], who: str) -
             )
 
 
-class _Matches:
-    """Places of names among a mentor's; the first way of comparing that finds any counts."""
+class _Fitting:
+    """Which classes of a mentor a name may mean: one by its WordNet id, else all that share words.
+
+    The more words they share, the better they fit: only the best are given.
+    """
 
     def __init__(self, mentor: tuple[str, ...]) -> None:
-        ids = wordnet_ids(mentor)
-        words = [wordnet_words(identity) for identity in ids]
-        both = list(zip(mentor, words, strict=True))
-        self._tables = [
-            _table((name,) for name in mentor),
-            _table((plain(name),) for name in mentor),
-            _table((identity,) for identity in ids),
-            _table({_whole(name), _whole(more)} for name, more in both),
-            _table({*synonyms(name), *synonyms(more)} for name, more in both),
-        ]
+        self._ids = wordnet_ids(mentor)
+        self._places = defaultdict(set)
+        for place, (name, identity) in enumerate(zip(mentor, self._ids, strict=True)):
+            for key in {identity, *_keys(name), *_keys(wordnet_words(identity))} - {""}:
+                self._places[key].add(place)
 
     def __call__(self, name: str) -> set[int]:
         identity = wordnet_id(name)
-        bare = identity and plain(name) == identity
-        words = wordnet_words(identity) if bare else name
-        asked = [{name}, {plain(name)}, {identity}, {_whole(words)}, set(synonyms(words))]
-        for table, keys in zip(self._tables, asked, strict=True):
-            if places := {place for key in keys - {""} for place in table.get(key, ())}:
-                return places
-        return set()
+        if identity in self._places:
+            return self._places[identity]
+        words = wordnet_words(identity) if plain(name) == identity else name
+        shared = Counter(
+            place
+            for key in _keys(words)
+            for place in self._places.get(key, ())
+            if not identity or self._ids[place] in ("", identity)
+        )
+        most = max(shared.values(), default=0)
+        return {place for place, count in shared.items() if count == most}
 
 
-def _table(names: Iterable[Iterable[str]]) -> dict[str, set[int]]:
-    table = defaultdict(set)
-    for place, keys in enumerate(names):
-        for key in keys:
-            table[key].add(place)
-    return table
-
-
-def _whole(name: str) -> str:
-    return ", ".join(synonyms(name))
+def _keys(name: str) -> set[str]:
+    """What a name is found by: its words, and all of them together."""
+    words = synonyms(name) or [name]
+    return {*words, ", ".join(words)}

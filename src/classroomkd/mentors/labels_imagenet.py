@@ -22,9 +22,11 @@ def synonyms(name: str) -> list[str]:
 
     >>> synonyms("n01440764, tench, Tinca tinca")
     ['tench', 'tinca tinca']
+    >>> synonyms("n02085620-Chihuahua")
+    ['chihuahua']
     """
-    parts = (plain(part) for part in name.split(","))
-    return [part for part in parts if part and not _WORDNET_ID.fullmatch(part)]
+    parts = (plain(part) for part in _WORDNET_ID.sub(" ", name).split(","))
+    return [part for part in parts if part]
 
 
 def wordnet_id(name: str) -> str:

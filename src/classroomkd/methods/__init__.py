@@ -21,7 +21,8 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
     simkd,
 )
 from classroomkd.methods.base import Method, Outputs, SingleMethod
-from classroomkd.methods.composed import LogitMethod
+from classroomkd.methods.composed import LogitMethod, OneTemperature
+from classroomkd.methods.pairs import FeatureMethod
 from classroomkd.methods.registry import (
     create_method,
     list_methods,
@@ -32,8 +33,10 @@ from classroomkd.methods.registry import (
 )
 
 __all__ = [
+    "FeatureMethod",
     "LogitMethod",
     "Method",
+    "OneTemperature",
     "Outputs",
     "SingleMethod",
     "create_method",
