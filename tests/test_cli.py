@@ -1,5 +1,6 @@
 """The command line: what it does, how it fails, how fast it answers."""
 
+import errno
 import json
 import re
 import subprocess
@@ -219,3 +220,27 @@ def test_bank_commands(cli, recipe, tmp_path):
 def test_a_bench_of_methods(cli, monkeypatch):
     code, out, _ = cli("bench", "methods", "--help")
     assert (code, "student's step" in out) == (0, True)
+
+
+def test_resume_and_overwrite_exclude_each_other(cli, tmp_path):
+    code, _, err = cli("train", "digits-mentor", "--resume", "--overwrite", "--out", tmp_path / "r")
+    assert code == 1
+    assert "not both" in err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_full_disk_is_told_with_what_to_do(cli, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("classroomkd.engine.run.train", full)
+    code, _, err = cli("train", "digits-mentor", "--out", tmp_path / "r")
+    assert code == 1
+    assert "the disk is full" in err
+    assert f"make room for {tmp_path / 'r'}, and continue with the same command" in err
+
+
+def test_eval_of_a_folder_that_is_no_run(cli, tmp_path):
+    code, _, err = cli("eval", tmp_path)
+    assert code == 1
+    assert err == f"error: {tmp_path} is not a run folder: it has no recipe.yaml\n"

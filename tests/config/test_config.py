@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from classroomkd.config import Recipe, find_recipe, list_recipes, load_recipe, parse_recipe
+from classroomkd.config.files import read_yaml
 from classroomkd.errors import ClassroomError, RecipeError
 
 ALONE = {"name": "x", "student": {"model": "resnet8"}, "method": {"name": "none"}}
@@ -492,3 +493,66 @@ def test_all_that_does_not_go_together_is_told_at_once(tmp_path, monkeypatch):
         parse_recipe(raw)
     starts = [mistake.split(":")[0] for mistake in caught.value.mistakes]
     assert starts == ["mentors[0].train", "data.mix", "train.mentor_placement", "data.copies"]
+
+
+def test_a_key_that_is_given_twice_is_a_mistake(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("data: {name: digits}\nstudent: {model: vgg8}\ndata: {name: cifar10}\n")
+    with pytest.raises(RecipeError, match="'data' is given twice") as caught:
+        load_recipe(file)
+    assert "line 3, column 1" in str(caught.value)
+
+
+def test_merged_keys_are_no_repetition(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "data: {name: digits}\nmethod: {name: none}\n"
+        "train: {optimizer: &o {name: sgd, lr: 0.1}, schedule: &s {name: onecycle}}\n"
+        "student: {model: vgg8}\n"
+    )
+    load_recipe(file)
+    file.write_text("a: {b: &x {k: 1}}\nc: {d: &y {<<: *x, k: 2}}\ne: {<<: *y, k: 3}\n")
+    assert read_yaml(file)["e"] == {"k": 3}
+    assert read_yaml(file)["c"]["d"] == {"k": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        ({"name": "a/b"}, "name: its folder is runs/<name>: give a name without / or"),
+        ({"name": ".."}, "name: its folder is runs/<name>"),
+        ({"student": "vgg8"}, "student: must be a mapping such as {model: resnet20}, got 'vgg8'"),
+        ({"bank": 3}, "bank: must be a mapping such as {path: runs/bank}, got 3"),
+        ({"mentors": 5}, "mentors: must be a list such as [{run: runs/teacher, role: teacher}]"),
+        ({"method": {"name": "kd"}}, "a student alone is trained with method.name=none"),
+    ],
+)
+def test_mistakes_show_what_was_meant(changes, mistake):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"name": "x", "student": {"model": "vgg8"}, **changes})
+    assert any(mistake in line for line in caught.value.mistakes)
+
+
+def test_a_mentor_s_pixels_go_from_0_to_1(tmp_path):
+    (tmp_path / "w.pt").touch()
+    mentor = {"checkpoint": str(tmp_path / "w.pt"), "model": "vgg8", "mean": [123, 116, 103]}
+    with pytest.raises(RecipeError, match=r"mentors\[0\].mean: must be that of pixels from 0 to 1"):
+        parse_recipe({"name": "x", "student": {"model": "vgg8"}, "mentors": [mentor]})
+
+
+def test_a_relative_path_is_told_with_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(
+            {"name": "x", "student": {"model": "vgg8"}, "data": {"name": "folder", "path": "none"}}
+        )
+    assert f"data.path: no such file or folder: none (in the current folder, {tmp_path})" in str(
+        caught.value
+    )
+
+
+def test_a_recipe_is_written_as_it_reads():
+    recipe = parse_recipe(
+        {"name": "Äpfel", "student": {"model": "vgg8"}, "method": {"name": "none"}}
+    )
+    assert "name: Äpfel" in recipe.to_yaml()

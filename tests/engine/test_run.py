@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from classroomkd.config import load_recipe
+from classroomkd.engine.build import build_classroom
 from classroomkd.engine.judge import judge
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
@@ -220,3 +221,14 @@ def test_data_that_are_gone_are_named(run):
     (folder / "recipe.yaml").write_text(text.replace("path: null", "path: /no/such/folder"))
     with pytest.raises(ClassroomError, match=r"recipe\.yaml: data\.path: no such file or folder"):
         judge(folder)
+
+
+def test_who_sees_images_enlarged_is_told(digits_recipe):
+    said = []
+    build_classroom(digits_recipe(), said.append)
+    assert said == []
+    build_classroom(digits_recipe(student={"model": "timm/test_vit.r160_in1k"}), said.append)
+    assert said == [
+        "the student timm/test_vit.r160_in1k sees images of 8 x 8 pixels enlarged to 160 x 160,"
+        " which it is made for"
+    ]

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from classroomkd.errors import ClassroomError
@@ -252,6 +252,16 @@ def test_students_come_back_as_they_were(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["student.json", "student.safetensors"]
 
 
+def test_a_student_with_tied_weights_is_saved(tmp_path):
+    source = fresh()
+    source.again = nn.Linear(64, 5)
+    source.again.weight = source.classifier.weight
+    save_student(source, INFO, tmp_path)
+    weights = load_file(tmp_path / "student.safetensors")
+    assert torch.equal(weights["again.weight"], weights["classifier.weight"])
+    assert torch.equal(weights["again.weight"], source.classifier.weight)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -290,3 +300,12 @@ def test_weights_that_are_not_those_described(tmp_path):
     (tmp_path / "student.safetensors").unlink()
     with pytest.raises(ClassroomError, match=r"no such file: .*student\.safetensors"):
         load_student(tmp_path)
+
+
+def test_whoever_may_read_the_folder_may_read_the_student(tmp_path):
+    save_student(
+        build_model("resnet8", 3), StudentFile("resnet8", ("a", "b", "c"), "x", 0, None), tmp_path
+    )
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.iterdir())) == 2
+    assert len(modes) == 1  # weights and description alike, as the umask says

@@ -368,3 +368,16 @@ def test_template_is_part_of_the_package():
     import classroomkd.report
 
     assert (Path(classroomkd.report.__file__).parent / "page.html.j2").is_file()
+
+
+def test_a_small_test_set_is_told_with_what_it_can_tell(two_runs):
+    assert "The test set has" not in verdict_on(two_runs)
+    for run in two_runs:
+        folder = RunFolder(run)
+        folder.write_json("summary.json", {**folder.read_json("summary.json"), "test_samples": 96})
+    share = 0.9234
+    margin = 196 * (share * (1 - share) / 96) ** 0.5
+    assert (
+        f"The test set has 96 images: each result on it is known to about ±{margin:.1f} points"
+        in (verdict_on(two_runs))
+    )

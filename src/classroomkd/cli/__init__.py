@@ -3,6 +3,7 @@
 import os
 import sys
 from enum import StrEnum
+from errno import ENOSPC
 from pathlib import Path
 from typing import Annotated
 
@@ -54,13 +55,20 @@ def train(
     from classroomkd.report import write_report
     from classroomkd.tasks import result_title
 
+    if resume and overwrite:
+        raise ClassroomError("give --resume (go on) or --overwrite (start anew), not both")
     folder = out or Path("runs") / checked.name
     try:
         summary = run_training(checked, folder, resume=resume, overwrite=overwrite, say=say)
     except KeyboardInterrupt:
-        begun = (folder / "checkpoints" / "last.ckpt").exists()
-        how = "the same command and --resume" if begun else "the same command"
-        raise ClassroomError(f"interrupted: continue with {how}") from None
+        raise ClassroomError(f"interrupted: continue with {_same_command(folder)}") from None
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        raise ClassroomError(
+            f"the disk is full ({error}): make room for {folder}, and continue with"
+            f" {_same_command(folder)}"
+        ) from error
     if not speaks():
         return
     page = write_report([folder], folder / "report.html")
@@ -71,6 +79,12 @@ def train(
         if which == "last" or scores[f"dev_{headline}"] is not None:
             say(f"{words} {scores['epoch'] + 1}: test {named} {scores[f'test_{headline}']:.2f} %")
     say(f"student: {folder / 'student.safetensors'}\nreport:  {page}")
+
+
+def _same_command(folder: Path) -> str:
+    """How an unfinished run goes on, or begins again."""
+    begun = (folder / "checkpoints" / "last.ckpt").exists()
+    return "the same command and --resume" if begun else "the same command"
 
 
 class Split(StrEnum):
@@ -206,6 +220,7 @@ def demo(
 
 def main() -> None:
     """Run the command line; errors that a user can act on end it without a traceback."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # under torchrun, all processes warn
     try:
         app()
     except RecipeError as error:

@@ -19,12 +19,12 @@ RecipeArgument = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="Changes to the recipe, such as student.model=resnet8 method.temperature=8",
     ),
 ]
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
 
 
 def load_classification(recipe: str, overrides: list[str] | None, why: str) -> "Recipe":

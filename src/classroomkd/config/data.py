@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from classroomkd.config.fields import Count, Section, Seed, UserPath
+from classroomkd.config.fields import Count, Section, Seed, UserPath, missing
 from classroomkd.errors import nearest_path, unknown_name
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _existing_or_pattern(path: Path) -> Path:
     from classroomkd.data.splits import is_pattern
 
     if not path.exists() and not is_pattern(path):
-        raise ValueError(f"no such file or folder: {path}{nearest_path(path)}")
+        raise ValueError(missing(path))
     return path
 
 

@@ -22,9 +22,15 @@ def _known_model(name: str) -> str:
     return canonical_name(name)
 
 
+def missing(path: Path) -> str:
+    """Say that nothing is at a path: what has a near name there, or where it was looked for."""
+    here = "" if path.is_absolute() else f" (in the current folder, {Path.cwd()})"
+    return f"no such file or folder: {path}{nearest_path(path) or here}"
+
+
 def _existing(path: Path) -> Path:
     if not path.exists():
-        raise ValueError(f"no such file or folder: {path}{nearest_path(path)}")
+        raise ValueError(missing(path))
     return path
 
 
@@ -52,7 +58,15 @@ def _shelf(path: Path) -> Path:
     return path
 
 
+def _name_of_folder(name: str) -> str:
+    """The name, if a folder can be called so."""
+    if not name.strip(".") or "/" in name or "\\" in name:
+        raise ValueError(f"its folder is runs/<name>: give a name without / or \\, not {name!r}")
+    return name
+
+
 ModelName = Annotated[str, AfterValidator(_known_model)]
+FolderName = Annotated[str, AfterValidator(_name_of_folder)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 RunWithStudent = Annotated[UserPath, AfterValidator(_run_with_student)]
 Shelf = Annotated[UserPath, AfterValidator(_shelf)]

@@ -12,6 +12,24 @@ from classroomkd.errors import RecipeError, nearest_path, unknown_name
 ENDINGS = (".yaml", ".yml")
 
 
+class _OneOfEach(yaml.SafeLoader):
+    """YAML's plain values; a key that is given twice is a mistake."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping as it was written, if no key comes twice."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"'{key.value}' is given twice", problem_mark=key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        return node
+
+
 def packaged(folder: str) -> dict[str, Path]:
     """The YAML files in a folder of the package, by name.
 
@@ -51,7 +69,7 @@ def read_yaml(path: Path, kind: str = "recipe") -> dict[str, Any]:
         RecipeError: if it cannot be read, or holds something else.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _OneOfEach)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), [f"cannot be read as text (UTF-8): {error}"]) from error
     except yaml.YAMLError as error:

@@ -45,7 +45,8 @@ def describe(item: Any, recipe: type[RunRecipe] = Recipe) -> str:
         expected = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         return f"{path[1:]}.name: {unknown_name('name', context['tag'], expected)}"
     elif item["type"] in _SHAPES:
-        message = f"must be {_SHAPES[item['type']]}, got {item['input']!r}"
+        shape = _USUAL.get(str(names[-1]) if names else "", _SHAPES[item["type"]])
+        message = f"must be {shape}, got {item['input']!r}"
     elif item["type"] != "value_error":
         message = f"{message}, got {item['input']!r}"
     return f"{path.removeprefix('.')}: {message}" if path else message
@@ -56,6 +57,16 @@ _SHAPES = {
     "model_attributes_type": "a mapping such as {name: value}",
     "dict_type": "a mapping such as {name: value}",
     "tuple_type": "a list",
+}
+_USUAL = {  # what is usually given in place of a mapping: its first key
+    "data": "a mapping such as {name: cifar100}",
+    "student": "a mapping such as {model: resnet20}",
+    "method": "a mapping such as {name: classroom}",
+    "optimizer": "a mapping such as {name: sgd, lr: 0.1}",
+    "schedule": "a mapping such as {name: cosine}",
+    "train": "a mapping such as {epochs: 20}",
+    "bank": "a mapping such as {path: runs/bank}",
+    "mentors": "a list such as [{run: runs/teacher, role: teacher}]",
 }
 _UNIONS: dict[str, type[Section]] = {
     "sgd": SGD, "adamw": AdamW, "step": Step, "cosine": Cosine, "onecycle": OneCycle,

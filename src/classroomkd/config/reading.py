@@ -120,7 +120,10 @@ def _method_mistakes(raw: dict[str, Any]) -> list[str]:
     mentors = [m for m in raw.get("mentors") or [] if isinstance(m, dict)]
     listens = method_class(name).listens
     if listens != "nobody" and not mentors:
-        mistakes.append(f"mentors: {name} needs {'a mentor' if listens == 'one' else 'mentors'}")
+        needed = "a mentor" if listens == "one" else "mentors"
+        mistakes.append(
+            f"mentors: {name} needs {needed}; a student alone is trained with method.name=none"
+        )
     if listens == "one" and len(mentors) > 1:
         teachers = sum(m.get("role") == "teacher" for m in mentors)
         if teachers != 1:

@@ -16,6 +16,7 @@ from classroomkd.config.data import Data, View
 from classroomkd.config.fields import (
     Count,
     ExistingFile,
+    FolderName,
     ModelName,
     Place,
     Positive,
@@ -80,12 +81,22 @@ class MentorRecipe(Section):
         " or its name or place for classes of the data by name",
     )
     mean: tuple[float, float, float] | None = Field(
-        default=None, description="of the checkpoint's pixels"
+        default=None, description="of the checkpoint's pixels, which go from 0 to 1"
     )
     std: tuple[Positive, Positive, Positive] | None = None
     role: Role = "peer"
     train: bool = Field(default=False, description="whether it trains along with the student")
     name: str | None = Field(default=None, description="in reports; the model's name if left out")
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _of_unit_pixels(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if any(not 0 <= value <= 1 for value in values or ()):
+            raise ValueError(
+                f"must be that of pixels from 0 to 1 (where they went to 255, divide it by 255),"
+                f" not {list(values or ())}"
+            )
+        return values
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -149,14 +160,12 @@ class Bank(Section):
 class RunRecipe(Section):
     """What every run has, whatever its task."""
 
-    name: str = Field(
-        pattern=r"^[^/\\]*[^/\\.][^/\\]*$", description="the run's folder is runs/<name>"
-    )
+    name: FolderName = Field(description="the run's folder is runs/<name>")
     seed: Seed = 0
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML, defaults included."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 class Recipe(RunRecipe):

@@ -126,7 +126,7 @@ def _by_chance(heard: Heard, high: float, classes: tuple[str, ...]) -> Finding:
         return Finding("warning", name, text, "accuracy", "judge it on more images: data.dev")
     text = (
         f"gets {heard.seen}, near chance ({even:.1f} %{always}): its classes are in another order,"
-        " it expects other pixels (mean, std), or it was never trained"
+        " it expects other pixels (mean, std, size), or it was never trained"
     )
     return Finding("wrong", name, text, "accuracy", "train it, or find out what it was made for")
 

@@ -1,6 +1,6 @@
 """From a recipe to the things that a run needs: data, student, mentors, method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -8,10 +8,7 @@ import torch
 
 from classroomkd.config import AnyRecipe, Recipe
 from classroomkd.config.schema import MentorRecipe
-from classroomkd.data import (
-    ImageSet,
-    ViewLoader,
-)
+from classroomkd.data import ImageSet, PhotoSet, ViewLoader
 from classroomkd.engine.attendance import Attendance
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.devices import ALONE, Team
@@ -21,11 +18,8 @@ from classroomkd.engine.views import EVALUATION_BATCH, choose_device, training_s
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import AwayMentor, Mentor, mentor_names, open_mentor
 from classroomkd.methods import Method, Outputs, create_method, method_class
-from classroomkd.models import (
-    Network,
-    build_model,
-    load_weights,
-)
+from classroomkd.models import Network, build_model, load_weights
+from classroomkd.models.external.pixels import FitPixels
 
 
 def build_classroom(
@@ -63,6 +57,8 @@ def build_classroom(
         load_weights(student, recipe.student.checkpoint)
     student.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     mentors = open_mentors(recipe, train_set, device, team)
+    for note in _enlargements(student, mentors, train_set):
+        say(note)
     torch.manual_seed(recipe.seed)
     method = create_method(recipe.method.name, **recipe.method.options)
     _check_bank(recipe, method)
@@ -85,9 +81,27 @@ def build_classroom(
             recipe.bank.top if recipe.bank else None,
             _attendance(recipe, method, mentors),
             team,
+            shared=recipe.train.mentor_placement == "shard",
         ),
         team=team,
     )
+
+
+def _enlargements(student: Network, mentors: list[Mentor], train_set: ImageSet) -> Iterator[str]:
+    """Who sees the images larger than they are, which takes its time, in words."""
+    height, width = train_set.subset(torch.arange(1)).images.shape[-2:]
+    networks = [(f"the student {student.name}", student)]
+    networks += [(f"the mentor {m.name}", m.network) for m in mentors if m.here]
+    for who, network in networks:
+        fit = getattr(network, "normalize", None)
+        shown = fit.shown(height, width) if isinstance(fit, FitPixels) else (height, width)
+        if shown[0] * shown[1] > height * width:
+            photos = isinstance(train_set, PhotoSet)
+            more = f"; data.size={max(shown)} shows it more of the photographs" if photos else ""
+            yield (
+                f"{who} sees images of {height} x {width} pixels enlarged to"
+                f" {shown[0]} x {shown[1]}, which it is made for{more}"
+            )
 
 
 def _attendance(recipe: Recipe, method: Method, mentors: list[Mentor]) -> Attendance | None:

@@ -13,7 +13,7 @@ from classroomkd.core import Lesson
 from classroomkd.data import Batch
 from classroomkd.engine.attendance import Attendance, silence
 from classroomkd.engine.devices import ALONE, Team
-from classroomkd.mentors import AwayMentor, Mentor
+from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import Shard, Shelf, decode, encode, rows
 from classroomkd.methods import Method, Outputs
 
@@ -71,6 +71,7 @@ class Hearing:
         attendance: who is asked at which step; None for everybody at each.
         team: with others, a batch's images are this process's part of it, its targets and numbers
             are those of all samples, and so is what the mentors say.
+        shared: whether each mentor is in one process of the team, which asks it for all.
     """
 
     def __init__(
@@ -83,10 +84,12 @@ class Hearing:
         top: int | None = None,
         attendance: Attendance | None = None,
         team: Team = ALONE,
+        shared: bool = False,
     ) -> None:
         self.mentors, self.method, self.device = mentors, method, device
         self.classes, self.top = classes, top
         self.attendance, self.team = attendance, team
+        self.shared = shared and team.size > 1 and len(mentors) > 0  # the same in every process
         self.shelves = list(shelves) or [None] * len(mentors)
         self._shards: dict[int, Shard] = {}
         self._written: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
@@ -132,7 +135,7 @@ class Hearing:
 
     def __call__(self, batch: Batch) -> list[Outputs]:
         """What each mentor says about a batch; to be called in the precision of the networks."""
-        if any(isinstance(mentor, AwayMentor) for mentor in self.mentors):
+        if self.shared:
             views = self.method.views
             return shared_outputs(self.mentors, batch.images, views, self.classes, self.team)
         recalled = self._recall(batch)

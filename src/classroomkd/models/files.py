@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from classroomkd.errors import ClassroomError
 from classroomkd.models.external import ExternalNetwork
@@ -50,18 +50,30 @@ class StudentFile:
 
 def save_student(network: Network, info: StudentFile, folder: Path) -> None:
     """Write ``student.safetensors`` and ``student.json`` into ``folder``, each atomically."""
-    weights = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
-    }
-    part = folder / "student.safetensors.part"
-    save_file(weights, part)
-    os.replace(part, folder / "student.safetensors")
+    save_weights(network, folder / "student.safetensors")
     part = folder / "student.json.part"
     said = asdict(replace(info, head=describe_head(network)))
     if said["head"] is None:
         del said["head"]
     part.write_text(json.dumps(said, indent=2) + "\n")
     os.replace(part, folder / "student.json")
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write a network's weights atomically, as a file that whoever may read its folder can read."""
+    part = path.with_name(f"{path.name}.part")
+    part.touch()
+    mode = part.stat().st_mode  # what the user's umask allows; safetensors takes its owner's only
+    save_file(host_weights(network), part)
+    part.chmod(mode)
+    os.replace(part, path)
+
+
+def host_weights(network: nn.Module) -> dict[str, Tensor]:
+    """A network's ``state_dict`` as files of safetensors take it: copies, of tied weights, too."""
+    plain = torch.contiguous_format
+    weights = network.state_dict()
+    return {name: tensor.cpu().clone(memory_format=plain) for name, tensor in weights.items()}
 
 
 def load_student(folder: Path | str) -> tuple[Network, StudentFile]:

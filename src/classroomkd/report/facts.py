@@ -15,6 +15,7 @@ def protocol_facts(records: Sequence[RunRecord]) -> Facts:
         "data set": lambda r: r.data,
         "training samples": lambda r: str(r.environment.get("training_samples", DASH)),
         "development split": _development,
+        "test samples": lambda r: str(r.summary.get("test_samples", DASH)),
         "views in training": lambda r: _views(r.recipe["data"].get("augment") or []),
         "epochs": lambda r: str(r.recipe["train"]["epochs"]),
         "batch size": lambda r: str(r.recipe["train"]["batch_size"]),

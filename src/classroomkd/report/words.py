@@ -12,6 +12,10 @@ NOISE = 0.5
 """Points within which one or two seeds show nothing."""
 
 
+COARSE = 1.5
+"""Points within which a test set may know an accuracy without a word about it."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What came out for a student on a data set: a sentence, and what to add to it."""
@@ -68,7 +72,21 @@ def _verdict(place: Sequence[StudentRow]) -> Verdict:
     seeds = {record.seed for row in place for record in row.records}
     if len(seeds) == 1 or any(len(row.records) == 1 for row in (best, best.alone) if row):
         remarks.append("One seed: differences of a few tenths mean nothing.")
+    if (margin := _margin(best)) > COARSE:
+        remarks.append(
+            f"The test set has {best.first.summary['test_samples']} images: each result on it is"
+            f" known to about ±{margin:.1f} points (95 % interval)."
+        )
     return Verdict(_headline(best), tuple(remarks))
+
+
+def _margin(row: StudentRow) -> float:
+    """Half the 95 % interval of an accuracy on so many images, in points; nan if it is no share."""
+    count = row.first.summary.get("test_samples")
+    if row.first.headline != "top1" or not count:
+        return math.nan
+    share = min(max(row.chosen.mean / 100, 1 / count), 1 - 1 / count)  # 0 and 1 are not certain
+    return 196 * math.sqrt(share * (1 - share) / count)
 
 
 def _headline(best: StudentRow) -> str:

@@ -69,15 +69,20 @@ class FitPixels(Normalize):
     def resize(self, images: Tensor) -> Tensor:
         """The images in the network's size, in [0, 1]; themselves where that is not wanted."""
         here = (images.shape[-2], images.shape[-1])
-        if self.size is None or here == self.size:
-            return images
-        small = any(2 * have < own for have, own in zip(here, self.size, strict=True))
-        if not (self.always or small):
+        size = self.shown(*here)
+        if size == here:
             return images
         if self.interpolation == "nearest":
-            return F.interpolate(images, self.size, mode="nearest-exact")
-        resized = F.interpolate(images, self.size, mode=self.interpolation, antialias=True)
+            return F.interpolate(images, size, mode="nearest-exact")
+        resized = F.interpolate(images, size, mode=self.interpolation, antialias=True)
         return resized.clamp(0, 1)  # cubic curves overshoot
+
+    def shown(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width at which the network sees images of another."""
+        if self.size is None:
+            return height, width
+        small = 2 * height < self.size[0] or 2 * width < self.size[1]
+        return self.size if self.always or small else (height, width)
 
     def get_extra_state(self) -> Tensor:
         """Height and width (0 for any), and whether images are always resized."""

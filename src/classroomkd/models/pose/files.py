@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from classroomkd.errors import ClassroomError
+from classroomkd.models.files import save_weights
 from classroomkd.models.pose.build import build_pose_model
 from classroomkd.models.pose.codec import codec_from_dict, codec_to_dict
 from classroomkd.models.pose.network import PoseNetwork
@@ -36,12 +37,7 @@ class PoseStudentFile:
 def save_pose_student(network: PoseNetwork, info: PoseStudentFile, folder: Path | str) -> None:
     """Write ``student.safetensors`` and ``student.json`` into ``folder``, each atomically."""
     folder = Path(folder)
-    weights = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
-    }
-    part = folder / "student.safetensors.part"
-    save_file(weights, part)
-    os.replace(part, folder / "student.safetensors")
+    save_weights(network, folder / "student.safetensors")
     part = folder / "student.json.part"
     part.write_text(json.dumps({**describe(network), **asdict(info)}, indent=2) + "\n")
     os.replace(part, folder / "student.json")
