@@ -188,7 +188,7 @@ def end(how, say):
     ("how", "error", "message"),
     [
         ("killed", ClassroomError, r"process 2 of 2 was ended by SIGKILL.*--resume"),
-        ("left", ClassroomError, r"process 2 of 2 was ended with exit code 7"),
+        ("left", ClassroomError, r"process 2 of 2 was ended with exit code 7.*__main__"),
         ("mistaken", ClassroomError, r"^the file is damaged: mend it$"),
         ("faulty", RuntimeError, r"ZeroDivisionError: a fault of the program"),
     ],
@@ -243,6 +243,15 @@ def test_sharded_mentors_say_what_replicated_ones_say(digits_recipe, tmp_path):
     assert [row["mentor"] for row in two.read_csv("classroom.csv")][:3] == [
         "resnet8", "resnet14", "third",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_lone_mentor_is_sharded_too(digits_recipe, tmp_path):
+    options = {"epochs": 1, "mentor_placement": "shard", **SLOWLY}
+    one, _ = trained(digits_recipe(method={"name": "kd"}, train=options), tmp_path / "one")
+    recipe = digits_recipe(method={"name": "kd"}, train={"devices": 2, **options})
+    two, _ = trained(recipe, tmp_path / "two")
+    assert_same_run(one, two)
 
 
 @pytest.mark.slow

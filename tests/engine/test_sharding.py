@@ -170,3 +170,50 @@ def test_no_thread_of_the_exchange_outlives_the_training(digits_recipe, tmp_path
     said = []
     start(2, train_and_look, (recipe, tmp_path / "run"), said.append)
     assert said == [[], []]
+
+
+class Awkward(Rows):
+    """With a scalar, another type, weights in two places, one at rest and one that nobody uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(2.0))
+        self.exact = nn.Parameter(torch.ones(3, dtype=torch.float64))
+        self.again = nn.Linear(8, 8, bias=False)
+        self.again.weight = self.rows[1].weight
+        self.first.bias.requires_grad_(False)
+        self.idle = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return super().forward(self.again(self.first(x))[:, :6]) * self.gain * self.exact
+
+
+def check_awkward(say):
+    """Compare a divided network with its whole twin, and say which weights are not divided."""
+    with join(Train()) as team:
+        torch.manual_seed(0)
+        net, twin = Awkward(), Awkward()
+        twin.load_state_dict(net.state_dict())
+        shard(net, init_device_mesh("cpu", (team.size,)), block=60)
+        x = torch.rand(4, 6)
+        for module, images in ((net, x.chunk(2)[team.rank]), (twin, x)):
+            adam = torch.optim.AdamW(module.parameters(), lr=0.01)
+            for _ in range(2):
+                module(images).cos().mean().backward()
+                if module is net:
+                    average_whole(net.parameters(), team.size)
+                    clip_norm(net.parameters(), 0.05)
+                else:
+                    nn.utils.clip_grad_norm_(twin.parameters(), 0.05)
+                adam.step()
+                adam.zero_grad()
+        for name, value in whole_weights(net).items():
+            torch.testing.assert_close(value, twin.state_dict()[name], rtol=1e-4, atol=1e-5)
+        say({name for name, p in net.named_parameters() if not isinstance(p, DTensor)})
+
+
+@pytest.mark.slow
+def test_what_cannot_be_divided_stays_whole_and_learns_alike():
+    said = []
+    start(2, check_awkward, (), said.append)
+    assert said == [{"gain", "exact"}] * 2

@@ -99,6 +99,7 @@ class ShardedLessonModule(LessonModule):
         super().__init__(classroom, on_lesson)
         copy = deepcopy(self.student).cpu() if team.first else None
         self._copy, self._team = lambda: copy, team
+        self.strict_loading = False  # the optimizer has no state of weights that nobody uses
 
     def configure_model(self) -> None:
         """Divide the student, once."""
@@ -207,7 +208,7 @@ def fit(
         enable_progress_bar=progress,
     )
     classroom.student.train()
-    start = _readable(checkpoint) if resume and checkpoint is not None else None
+    start = _fitting(checkpoint, module) if resume and checkpoint is not None else None
     with warnings.catch_warnings():
         # Lightning 2.6 uses a class that torch 2.15 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
@@ -250,13 +251,19 @@ def _strategy(team: Team, sharded: bool) -> Strategy:
     return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
 
 
-def _readable(checkpoint: Path) -> Path:
+def _fitting(checkpoint: Path, module: LessonModule) -> Path:
+    """The checkpoint, if it can be read and has the module's weights."""
     try:
-        torch.load(checkpoint, weights_only=True, map_location="cpu")
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"].keys()
     except Exception as error:  # truncated, or not a checkpoint: torch raises many things
         raise ClassroomError(
             f"{checkpoint} is damaged and cannot be resumed from: start again with --overwrite"
         ) from error
+    if others := saved ^ module.state_dict().keys():
+        raise ClassroomError(
+            f"{checkpoint} and the networks of now differ in their weights, such as {min(others)}:"
+            " go on with the code that the run began with, or start again with --overwrite"
+        )
     return checkpoint
 
 

@@ -182,12 +182,19 @@ def _words(end: Connection) -> Iterator[Any]:
 
 def _without_a_word(rank: int, processes: Sequence[BaseProcess]) -> _Failure:
     code = processes[rank].exitcode or 0
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return _Failure(
-        _KILLED,
-        f"process {rank + 1} of {len(processes)} was ended {how} (out of memory?), and the others"
-        " with it: what was saved is there; continue with --resume",
-    )
+    which = f"process {rank + 1} of {len(processes)} was ended"
+    if code < 0:
+        text = (
+            f"{which} by {signal.Signals(-code).name} (out of memory?), and the others with it:"
+            " what was saved is there; continue with --resume"
+        )
+    else:
+        text = (
+            f"{which} with exit code {code}, and the others with it: it may have said why above. A"
+            ' script that trains on several devices needs `if __name__ == "__main__":` before what'
+            " it does, since each process imports it"
+        )
+    return _Failure(_KILLED, text)
 
 
 def _raise(failure: _Failure) -> None:

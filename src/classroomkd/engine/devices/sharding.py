@@ -5,6 +5,7 @@ block's weights whole only while it computes with them (torch's `fully_shard`, F
 trained, the method and the mentors that train along, each process has whole.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any
@@ -26,7 +27,8 @@ def shard(student: nn.Module, mesh: DeviceMesh, block: int = _BLOCK) -> None:
     """Divide a student, in place, over the processes of a mesh.
 
     The blocks that stand in a row (``nn.Sequential``, ``nn.ModuleList``) are gathered one by one
-    in a pass, the rest of the student at once.
+    in a pass, the rest of the student at once: blocks that share no weight with others. Weights
+    that cannot be divided stay whole: scalars, and those of another type than the largest.
 
     Args:
         student: the same in every process.
@@ -35,13 +37,28 @@ def shard(student: nn.Module, mesh: DeviceMesh, block: int = _BLOCK) -> None:
     """
     student.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     rows = [m for m in student.modules() if isinstance(m, nn.Sequential | nn.ModuleList)]
-    blocks = [item for row in rows for item in row.children() if _size(item) >= block]
+    items = [item for row in rows for item in row.children() if _size(item) >= block]
+    uses = _uses(student)
+    blocks = [item for item in items if all(uses[w] == n for w, n in _uses(item).items())]
     entered = [item for item in blocks if not isinstance(item, nn.Sequential | nn.ModuleList)]
+    whole = _indivisible(student)
     for part in (*reversed(list(dict.fromkeys(entered))), student):  # the inner before the outer
-        fully_shard(part, mesh=mesh)
+        fully_shard(part, mesh=mesh, ignored_params=whole)
         for entrance in _ENTRANCES:
             if hasattr(part, entrance):
                 register_fsdp_forward_method(part, entrance)
+
+
+def _indivisible(student: nn.Module) -> set[nn.Parameter]:
+    """The parameters that torch does not divide, at least not together with the others."""
+    weights = list(student.parameters())
+    usual = max(weights, key=torch.numel).dtype
+    return {weight for weight in weights if weight.ndim == 0 or weight.dtype != usual}
+
+
+def _uses(module: nn.Module) -> Counter[nn.Parameter]:
+    """In how many places of a module each of its parameters is."""
+    return Counter(weight for _, weight in module.named_parameters(remove_duplicate=False))
 
 
 def _size(module: nn.Module) -> int:
