@@ -103,6 +103,18 @@ def test_a_loss_that_is_not_finite_ends_the_run(digits_recipe, tmp_path):
         train(recipe, tmp_path / "run", progress=False)
 
 
+def test_a_checkpoint_of_other_networks_is_named(run):
+    recipe, folder, _ = run
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    whole = checkpoint.read_bytes()
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["state_dict"]["student.old.weight"] = torch.zeros(1)
+    torch.save(saved, checkpoint)
+    with pytest.raises(ClassroomError, match=r"differ in their weights, such as student\.old\.w"):
+        train(recipe, folder, resume=True, progress=False)
+    checkpoint.write_bytes(whole)
+
+
 def test_a_truncated_checkpoint_is_named(run):
     recipe, folder, _ = run
     checkpoint = folder / "checkpoints" / "last.ckpt"

@@ -83,6 +83,23 @@ def test_a_divided_run_is_resumed_in_any_way(digits_recipe, tmp_path):
             assert all(torch.equal(one[k], other[k]) for k in one)
 
 
+@pytest.mark.slow
+def test_a_divided_student_with_weights_that_nobody_uses_is_resumed(digits_recipe, tmp_path):
+    placed = {"devices": 2, "student_placement": "shard"}
+    recipe = digits_recipe(method={"name": "simkd"}, train={**SLOWLY, **placed})
+
+    def cut(line):
+        if line.startswith("epoch 2/"):
+            raise KeyboardInterrupt
+
+    whole, _ = trained(recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "cut", progress=False, say=cut)
+    resumed, _ = trained(recipe, tmp_path / "cut", resume=True)
+    one, other = (load_file(run.path / "student.safetensors") for run in (whole, resumed))
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
 # What follows runs in processes of its own.
 
 
@@ -180,7 +197,7 @@ class Awkward(Rows):
         self.gain = nn.Parameter(torch.tensor(2.0))
         self.exact = nn.Parameter(torch.ones(3, dtype=torch.float64))
         self.again = nn.Linear(8, 8, bias=False)
-        self.again.weight = self.rows[1].weight
+        self.again.register_parameter("weight", self.rows[1].get_parameter("weight"))
         self.first.bias.requires_grad_(False)
         self.idle = nn.Linear(8, 8)
 
