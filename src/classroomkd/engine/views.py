@@ -43,11 +43,7 @@ def training_views(
     Raises:
         ClassroomError: if the set is smaller than a batch, and cannot be divided.
     """
-    if len(train_set) < recipe.train.batch_size and len(train_set) % team.size:
-        raise ClassroomError(
-            f"the {len(train_set)} training samples are one batch, which {team.size} processes"
-            " cannot share equally: train in one process, or with a smaller train.batch_size"
-        )
+    team.check_shares(len(train_set), recipe.train.batch_size)
 
     def functions(views: tuple[View, ...]) -> list[ViewFunction]:
         return [create_view(view.name, **view.options) for view in views]

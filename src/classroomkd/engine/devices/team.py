@@ -14,6 +14,7 @@ from torch import Tensor
 from classroomkd.data import Batch
 from classroomkd.engine.devices.gather import GatherForOneLoss, all_gather
 from classroomkd.engine.devices.norm import JointBatchNorm
+from classroomkd.errors import ClassroomError
 
 T = TypeVar("T")
 
@@ -48,6 +49,23 @@ class Team:
     def first(self) -> bool:
         """Whether this process is the one that writes and speaks."""
         return self.rank == 0
+
+    def check_shares(self, samples: int, batch_size: int, called: str = "samples") -> None:
+        """See that batches of so many training samples can be divided equally.
+
+        Args:
+            samples: how many there are.
+            batch_size: of a batch of all processes.
+            called: what a user calls them.
+
+        Raises:
+            ClassroomError: if they are fewer than a batch, and cannot.
+        """
+        if samples < batch_size and samples % self.size:
+            raise ClassroomError(
+                f"the {samples} training {called} are one batch, which {self.size} processes cannot"
+                " share equally: train in one process, or with a smaller train.batch_size"
+            )
 
     def gather(self, own: Tensor, views: int = 1) -> Tensor:
         """Every process's rows, in the order of the whole batch.

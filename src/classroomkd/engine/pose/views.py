@@ -13,7 +13,6 @@ from classroomkd.data.pose import (
     load_persons,
 )
 from classroomkd.engine.devices import ALONE, Team
-from classroomkd.errors import ClassroomError
 
 EVALUATION_BATCH = 128
 
@@ -50,11 +49,7 @@ def training_loader(
     Raises:
         ClassroomError: if the set is smaller than a batch, and cannot be divided.
     """
-    if len(persons) < recipe.train.batch_size and len(persons) % team.size:
-        raise ClassroomError(
-            f"the {len(persons)} training persons are one batch, which {team.size} processes"
-            " cannot share equally: train in one process, or with a smaller train.batch_size"
-        )
+    team.check_shares(len(persons), recipe.train.batch_size, called="persons")
     return PoseLoader(
         persons,
         recipe.train.batch_size,
