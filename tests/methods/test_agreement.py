@@ -101,17 +101,19 @@ def test_the_size_of_the_gradients_does_not_matter(scale):
     torch.testing.assert_close(agreement(scale * matrix, 0.6), agreement(matrix, 0.6))
 
 
+@pytest.mark.parametrize("batch_mean", [None, False, True])
 @pytest.mark.parametrize(
     "options", [{}, {"temperature": 2.0, "weight": 0.7, "task_weight": 0.3, "tolerance": 0.9}]
 )
-def test_aekd(options):
+def test_aekd(options, batch_mean):
     o = {"temperature": 4.0, "weight": 1.0, "task_weight": 1.0, "tolerance": 0.6} | options
     student = logits(5, 7).requires_grad_()
     mentors = [(0.5 + m) * logits(5, 7, seed=1 + m) for m in range(3)]
-    lesson = create_method("aekd", **options)(student, mentors, TARGET)
+    given = options if batch_mean is None else options | {"batch_mean": batch_mean}
+    lesson = create_method("aekd", **given)(student, mentors, TARGET)
     terms = [kl(student, mentor, o["temperature"]) for mentor in mentors]
-    gradients = [torch.autograd.grad(t, student, retain_graph=True)[0].flatten() for t in terms]
-    rows = torch.stack(gradients).numpy()
+    gradients = [torch.autograd.grad(t, student, retain_graph=True)[0] for t in terms]
+    rows = torch.stack([g.mean(0) if batch_mean else g.flatten() for g in gradients]).numpy()
     shares = by_scipy(rows @ rows.T, o["tolerance"])
     assert shares.max() - shares.min() > 0.1
     torch.testing.assert_close(
@@ -126,18 +128,78 @@ def test_aekd(options):
     torch.testing.assert_close(ours, theirs)
 
 
+def test_the_public_codes_solver_stays_where_it_began():
+    """What the docstring says of published AEKD: a tolerance above the matrix it is to solve."""
+    matrix = gram(3, seed=3)
+    small = matrix * 6e-7 / matrix.max()
+    shares = []
+    for tolerance in (1e-6, 1e-12):
+        svm = OneClassSVM(kernel="precomputed", nu=1 / (0.6 * 3), tol=tolerance).fit(small)
+        share = np.zeros(3)
+        share[svm.support_] = svm.dual_coef_[0] / (3 * svm.nu)
+        shares.append(share)
+    assert shares[0] == pytest.approx([0.6, 0.4, 0])
+    ours = agreement(torch.from_numpy(small), 0.6).numpy()
+    assert ours == pytest.approx(shares[1], abs=1e-4)
+    assert np.abs(ours - shares[0]).max() > 0.1
+
+
 def test_one_mentor_teaches_as_in_kd():
     batch = logits(5, 7), [logits(5, 7, seed=1)], TARGET
     kd = create_method("kd", weight=1.0, task_weight=1.0)(*batch)
     torch.testing.assert_close(create_method("aekd")(*batch).loss, kd.loss)
 
 
-def test_a_mentor_that_says_nothing_finite_is_not_asked():
-    student, mentors = logits(5, 7), [logits(5, 7, seed=1 + m) for m in range(3)]
-    silent = torch.full((5, 7), torch.nan, dtype=torch.float64)
-    lesson = create_method("aekd")(student, [*mentors, silent], TARGET)
-    assert not lesson.active[3].any()
+@pytest.mark.parametrize("batch_mean", [False, True])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_mentor_that_says_nothing_finite_has_no_weight(bad, batch_mean):
+    student = logits(5, 7).requires_grad_()
+    mentors = [logits(5, 7, seed=1 + m) for m in range(3)]
+    silent = logits(5, 7, seed=9)
+    silent[:, 2] = bad
+    aekd = create_method("aekd", batch_mean=batch_mean)
+    lesson = aekd(student, [mentors[0], silent, *mentors[1:]], TARGET)
+    without = aekd(student, mentors, TARGET)
+    assert not lesson.active[1].any()
+    assert (lesson.weight[1] == 0).all()
+    torch.testing.assert_close(lesson.weight[[0, 2, 3]], without.weight)
+    torch.testing.assert_close(lesson.loss, without.loss)
+    alone = aekd(student, [silent, silent], TARGET)
+    torch.testing.assert_close(alone.loss, F.cross_entropy(student, TARGET))
+    torch.testing.assert_close(
+        *(torch.autograd.grad(one.loss, student)[0] for one in (lesson, without))
+    )
+
+
+@pytest.mark.parametrize("batch_mean", [False, True])
+def test_a_mentor_that_is_silent_about_some_samples(batch_mean):
+    student, tau = logits(5, 7), 4.0
+    mentors = [(0.5 + m) * logits(5, 7, seed=1 + m) for m in range(3)]
+    said = [mentor.clone() for mentor in mentors]
+    said[2][1, 0], said[2][4, 3] = torch.nan, torch.inf
+    spoke = np.ones((3, 5))
+    spoke[2, [1, 4]] = 0
+    lesson = create_method("aekd", batch_mean=batch_mean)(student, said, TARGET)
+    rows = []
+    for mentor, heard in zip(mentors, spoke, strict=True):
+        difference = ((student / tau).softmax(1) - (mentor / tau).softmax(1)).numpy()
+        kept = difference[heard == 1]
+        # As long as five samples of the same kind would be.
+        rows.append(kept.mean(0) if batch_mean else difference * heard[:, None])
+        rows[-1] = rows[-1] if batch_mean else rows[-1].ravel() * np.sqrt(5 / heard.sum())
+    shares = by_scipy(np.stack(rows) @ np.stack(rows).T, 0.6).numpy()[:, None] * spoke
+    np.testing.assert_allclose(lesson.weight, shares / shares.sum(0), atol=1e-4)
     assert lesson.loss.isfinite()
+
+
+def test_weights_of_those_who_may_have_one():
+    matrix = torch.from_numpy(gram(4, seed=5))
+    allowed = torch.tensor([True, False, True, True])
+    ours = agreement(matrix, 0.3, allowed)  # a cap below 1/3: raised to it
+    torch.testing.assert_close(ours, torch.tensor([1, 0, 1, 1]).double() / 3)
+    kept = matrix[allowed][:, allowed]
+    torch.testing.assert_close(agreement(matrix, 0.6, allowed)[allowed], agreement(kept, 0.6))
+    assert (agreement(matrix, 0.6, torch.zeros(4, dtype=torch.bool)) == 0).all()
 
 
 @pytest.mark.parametrize("tolerance", [0, -1, 1.5])

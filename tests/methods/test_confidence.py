@@ -14,6 +14,7 @@ from tests.methods.test_formulas import expected_kd, log_loss, scene, weighted
 
 B, C = 6, 5
 STUDENT, WIDER = (4, 4, 4), (7, 2, 2)
+ALL = torch.ones(3, B, dtype=torch.bool)
 SHAPES = [(6, 4, 4), WIDER, (5, 8, 8)]  # mentors' maps: of the student's size, smaller, larger
 
 
@@ -66,11 +67,11 @@ def regressed(regressor, maps):
     return (out - mean) / np.sqrt(variance + 1e-5)
 
 
-def feature_terms(method, student, mentors, target, beta):
-    """``[M, B]``."""
+def feature_parts(method, student, mentors, target):
+    """Cross-entropies of the mentors' classifiers, and distances: ``[M, B]`` each."""
     distances, losses = [], []
     for place, mentor in enumerate(mentors):
-        there, here = mentor.features["head"].numpy(), student.features["head"].numpy()
+        there, here = mentor.features["head"].numpy(), student.features["head"].detach().numpy()
         size = [min(a, b) for a, b in zip(here.shape[2:], there.shape[2:], strict=True)]
         here, there = (np.array([pooled(f, size) for f in maps]) for maps in (here, there))
         predicted = regressed(method.regressors[place], here)
@@ -82,7 +83,13 @@ def feature_terms(method, student, mentors, target, beta):
                 for p, y in zip(predicted, target.tolist(), strict=True)
             ]
         )
-    return beta * shares(np.array(losses)) * np.array(distances)
+    return np.array(losses), np.array(distances)
+
+
+def feature_terms(method, student, mentors, target, beta):
+    """``[M, B]``."""
+    losses, distances = feature_parts(method, student, mentors, target)
+    return beta * shares(losses) * distances
 
 
 def test_logits_alone():
@@ -123,7 +130,7 @@ def test_a_mentor_that_is_right_about_the_students_map_teaches_it_more():
     method.regressors[1].load_state_dict(method.regressors[0].state_dict())
     method.classifiers[1].weight.data.zero_()
     method.classifiers[1].bias.data.copy_(torch.linspace(5, -5, C))
-    terms = method.feature_terms(student, mentors, torch.zeros_like(target))
+    terms = method.feature_terms(student, mentors, torch.zeros_like(target), ALL[:2])
     assert (terms[1] > terms[0]).all(), "the second finds class 0 wherever it looks"
 
 
@@ -131,7 +138,7 @@ def test_weights_are_constants_to_the_gradient():
     student, mentors, target, _ = classroom(2)
     feature = student.features["head"].requires_grad_()
     method = set_up(student, mentors, feature_weight=1.0).eval()
-    terms = method.feature_terms(student, mentors, target)
+    terms = method.feature_terms(student, mentors, target, ALL[:2])
     (gradient,) = torch.autograd.grad(terms.sum(), feature)
     expected = torch.zeros_like(feature)
     for place, mentor in enumerate(mentors):
@@ -145,12 +152,54 @@ def test_weights_are_constants_to_the_gradient():
     assert all(p.grad is None for c in method.classifiers for p in c.parameters())
 
 
-def test_confidence_of_mentors_that_are_all_lost():
-    lost = torch.tensor([[torch.inf, 0.0], [torch.inf, torch.inf], [torch.inf, 1.0]])
+def test_confidence_of_mentors_that_are_not_heard():
+    lost = torch.tensor([[torch.inf, 0, 3, 1e30], [torch.inf, torch.inf, torch.inf, 1e30],
+                         [torch.inf, 1, torch.inf, 1e30]])  # fmt: skip
     share = confidence(lost)
-    torch.testing.assert_close(share.sum(0), torch.ones(2))
-    torch.testing.assert_close(share[:, 0], torch.full((3,), 1 / 3))
-    torch.testing.assert_close(share[:, 1], torch.tensor([0.5, 0.0, 0.5]))
+    torch.testing.assert_close(share.sum(0), torch.tensor([0.0, 1, 1, 1]))
+    right = 1 / (1 + np.exp(-1))
+    torch.testing.assert_close(share[:, 1], torch.tensor([right, 0.0, 1 - right]).float())
+    torch.testing.assert_close(share[:, 2], torch.tensor([1.0, 0, 0]))
+    torch.testing.assert_close(share[:, 3], torch.full((3,), 1 / 3))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("what", ["logits", "features", "both"])
+def test_a_mentor_that_says_nothing_finite_about_a_sample(what, bad):
+    """Its sample is as if the others were there alone, in what of it is not finite."""
+    student, mentors, target, (z_s, z_m) = classroom()
+    z_s.requires_grad_()
+    feature = student.features["head"].requires_grad_()
+    method = set_up(student, mentors)
+    said, shown = z_m[1].clone(), mentors[1].features["head"].clone()
+    if what != "features":
+        said[2, 0] = bad
+    if what != "logits":
+        shown[2, 0, 0, 0] = bad
+    mentors[1] = Outputs(said, {"head": shown}, mentors[1].classifier)
+    lesson = method(student, mentors, target)
+    assert lesson.active[1, 2].item() == (what == "features")
+
+    def kept(weights):  # of the heard, recomputed for two mentors where the second is not
+        alone = shares(weights[[0, 2]])
+        full = shares(weights)
+        full[:, 2] = [alone[0, 2], 0, alone[1, 2]]
+        return full
+
+    labels = target.tolist()
+    losses = np.array([[log_loss(z, y) for z, y in zip(m, labels, strict=True)]
+                       for m in z_m.numpy()])  # fmt: skip
+    weights = shares(losses) if what == "features" else kept(losses)
+    np.testing.assert_allclose(lesson.weight, weights)
+    clean = feature_parts(method, student, [m if k != 1 else Outputs(
+        z_m[1], {"head": shown.where(shown.isfinite(), 0)}, m.classifier)
+        for k, m in enumerate(mentors)], target)  # fmt: skip
+    terms = 50 * kept(clean[0]) * clean[1]
+    want = weighted(z_s.detach(), z_m, target, weights) + terms.sum(0).mean()
+    assert lesson.loss.item() == pytest.approx(want)
+    lesson.loss.backward()
+    parts = [z_s, feature, *(p for p in method.parameters() if p.requires_grad)]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in parts)
 
 
 def test_without_features_it_is_a_method_of_logits():

@@ -5,7 +5,6 @@ Shapes: ``M`` mentors, ``B`` samples, ``D`` channels, ``N`` pixels.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,8 @@ from classroomkd.core.filter import Standing
 from classroomkd.methods.base import Outputs
 from classroomkd.methods.composed import FromAll
 from classroomkd.methods.heads import frozen_copy, head_map
-from classroomkd.methods.multi import complement
 from classroomkd.methods.options import Temperature, Weight
-from classroomkd.methods.pairs import Regressor, same_size
+from classroomkd.methods.pairs import Regressor, finite_samples, same_size
 from classroomkd.methods.registry import register_method
 
 
@@ -39,6 +37,9 @@ class CAMKD(FromAll):
     average-pooled to the smaller. ``r_m`` is a 1x1 convolution with batch normalisation, trained
     along. The lesson's ``weight`` is that of the logits, ``w c_m``.
 
+    A mentor whose logits for a sample are not finite does not teach it, nor does one by features
+    that are not finite; the weights are those of the other mentors, ``M`` their number.
+
     Args:
         temperature: ``tau``.
         weight: ``w``, of the mentors' logits together.
@@ -51,7 +52,9 @@ class CAMKD(FromAll):
     with the defaults of its public code.
 
     Deviations from the public code: weights that add up to 1 already are not divided by the number
-    of mentors once more; features count from the first epoch on; the regressors do not end in a
+    of mentors once more, so that its published numbers belong to ``weight=1/M`` and
+    ``feature_weight=50/M``; features count from the first epoch on, there from the second; the
+    regressors do not end in a
     ReLU, since not every mentor's map is positive; a student's map that is the smaller is not
     enlarged, and is not pooled for one mentor by what was pooled for another.
     """
@@ -97,20 +100,33 @@ class CAMKD(FromAll):
         lesson = super().lesson(student, mentors, target)
         if not self.needs_features or not mentors:
             return lesson
-        terms = lesson.active * self.feature_terms(student, mentors, target)
+        terms = self.feature_terms(student, mentors, target, lesson.active)
         return replace(
             lesson,
             loss=lesson.loss + terms.sum(0).mean(),
             mentor_loss=lesson.mentor_loss + terms.detach(),
         )
 
-    def feature_terms(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Tensor:
-        """What the features of each mentor add to the loss: ``[M, B]``."""
-        feature = head_map(student.features, "student")
-        maps = [same_size(feature, head_map(m.features, "mentor").detach()) for m in mentors]
+    def feature_terms(
+        self, student: Outputs, mentors: Sequence[Outputs], target: Tensor, heard: Tensor
+    ) -> Tensor:
+        """What the features of each mentor add to the loss: ``[M, B]``.
+
+        Args:
+            student: what the student says.
+            mentors: what its mentors say.
+            target: ``[B]``.
+            heard: ``[M, B]`` (bool), who may teach.
+        """
         if len(self.regressors) != len(mentors):
             there = len(self.regressors)
             raise self.not_set_up(f"has regressors for {there} mentors instead of {len(mentors)}")
+        feature = head_map(student.features, "student")
+        shown, finite = zip(
+            *(finite_samples(head_map(m.features, "mentor").detach()) for m in mentors), strict=True
+        )
+        heard = heard & torch.stack(finite)
+        maps = [same_size(feature, there) for there in shown]
         regressed = [r(here) for r, (here, _) in zip(self.regressors, maps, strict=True)]
         distance = torch.stack(
             [
@@ -123,11 +139,16 @@ class CAMKD(FromAll):
                 cross_entropy(classifier(f.mean((2, 3))), target)
                 for classifier, f in zip(self.classifiers, regressed, strict=True)
             ]
-            share = confidence(torch.stack(judged))
+            share = confidence(torch.stack(judged).masked_fill(~heard, torch.inf))
         return self.feature_weight * share * distance
 
 
 def confidence(loss: Tensor) -> Tensor:
-    """Weights of mentors from their cross-entropies ``[M, ...]``: they add up to 1."""
-    # Beyond 1e4 all are equally wrong; a softmax of infinities would be NaN.
-    return complement(loss.clamp_max(1e4), normalize=partial(torch.softmax, dim=0))
+    """Weights of mentors from their cross-entropies ``[M, ...]``, infinite for who is not to teach.
+
+    They add up to 1 over the mentors whose cross-entropy is finite, and are 0 for all others.
+    """
+    heard = loss.isfinite()
+    others = heard.sum(0) - 1
+    wrong = torch.softmax(torch.where(heard, loss, -torch.inf), dim=0)
+    return torch.where(heard, torch.where(others > 0, (1 - wrong) / others.clamp_min(1), 1), 0)

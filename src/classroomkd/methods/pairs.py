@@ -105,6 +105,12 @@ def exact(feature: Tensor) -> Tensor:
     return feature.to(statistics_dtype(feature))
 
 
+def finite_samples(feature: Tensor) -> tuple[Tensor, Tensor]:
+    """A feature ``[B, ...]`` with zeros for samples that are not finite, and which are, ``[B]``."""
+    finite = feature.isfinite().flatten(1).all(1)
+    return torch.where(finite.view(-1, *[1] * (feature.ndim - 1)), feature, 0), finite
+
+
 class Regressor(nn.Sequential):
     """From the student's channels to the mentor's: a 1x1 convolution and batch normalisation.
 
