@@ -12,12 +12,14 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
     factors,
     features,
     flow,
+    hints,
     logits,
     multi,
     online,
     pose,
     relations,
     review,
+    shadow,
     simkd,
 )
 from classroomkd.methods.base import Method, Outputs, SingleMethod
