@@ -33,6 +33,11 @@ def test_step_divides_at_its_milestones():
     assert seen == pytest.approx(expected)
 
 
+def test_milestones_may_be_parts_of_epochs():
+    seen = rates(train({"name": "step", "milestones": [1.5], "gamma": 0.1}), 4)
+    assert seen == pytest.approx([0.4] * 6 + [0.04] * 10)
+
+
 def test_step_with_warmup_keeps_its_milestones():
     seen = rates(train({"name": "step", "milestones": [2], "warmup_epochs": 1}), 5)
     assert seen[0] == pytest.approx(0.4 / 6)

@@ -72,6 +72,42 @@ def test_nothing_is_overwritten_without_being_asked(run, digits_recipe, tmp_path
         train(recipe, tmp_path / "file" / "run", progress=False)
 
 
+def test_without_the_test_set_it_is_never_looked_at(digits_recipe, tmp_path, monkeypatch, run):
+    import classroomkd.engine.classroom as module
+    from classroomkd.report import read_runs
+
+    def test_loader(*_):
+        raise AssertionError("the test set was opened")
+
+    monkeypatch.setattr(module, "test_loader", test_loader)
+    recipe = digits_recipe(train={"test": False})
+    summary = train(recipe, tmp_path / "dev", progress=False, say=lambda _: None)
+    assert summary["test_samples"] == 0
+    for which in ("last", "best"):
+        assert summary[which] == {
+            key: value for key, value in run[2][which].items() if not key.startswith("test_")
+        }
+    with pytest.raises(ClassroomError, match="without a look at the test set"):
+        read_runs([tmp_path / "dev"])
+
+
+def test_a_resumed_run_adds_to_its_time(digits_recipe, tmp_path):
+    def stop(line):
+        if line.startswith("epoch 2"):
+            raise KeyboardInterrupt
+
+    recipe, run = digits_recipe(), RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, run.path, progress=False, say=stop)
+    before = run.read_json("environment.json")
+    assert before["seconds"] > 0
+    run.write_json("environment.json", before | {"seconds": 1000.0})
+    train(recipe, run.path, progress=False, resume=True, say=lambda _: None)
+    after = run.read_json("environment.json")
+    assert after["seconds"] > 1000
+    assert after | {"seconds": 0} == before | {"seconds": 0}
+
+
 def test_two_runs_of_a_recipe_are_bit_identical(run, tmp_path):
     recipe, folder, _ = run
     train(recipe, tmp_path / "again", progress=False, say=lambda _: None)

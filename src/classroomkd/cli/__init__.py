@@ -71,14 +71,17 @@ def train(
         ) from error
     if not speaks():
         return
-    page = write_report([folder], folder / "report.html")
     headline = summary["headline"]
     named = result_title(headline)
     for which, words in (("last", "last epoch"), ("best", "best on the development split, epoch")):
         scores = summary[which]
+        split = "test" if checked.train.test else "dev"
         if which == "last" or scores[f"dev_{headline}"] is not None:
-            say(f"{words} {scores['epoch'] + 1}: test {named} {scores[f'test_{headline}']:.2f} %")
-    say(f"student: {folder / 'student.safetensors'}\nreport:  {page}")
+            result = scores[f"{split}_{headline}"]
+            say(f"{words} {scores['epoch'] + 1}: {split} {named} {result:.2f} %")
+    say(f"student: {folder / 'student.safetensors'}")
+    if checked.train.test:  # a report compares results on the test set
+        say(f"report:  {write_report([folder], folder / 'report.html')}")
 
 
 def _same_command(folder: Path) -> str:

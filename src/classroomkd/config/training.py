@@ -41,7 +41,7 @@ class Step(Section):
     """Divide the learning rate at milestones (epochs)."""
 
     name: Literal["step"]
-    milestones: tuple[Annotated[int, Field(gt=0)], ...] = (150, 180, 210)
+    milestones: tuple[Positive, ...] = (150, 180, 210)
     gamma: Positive = 0.1
     warmup_epochs: float = Field(default=0, ge=0)
 
@@ -85,6 +85,10 @@ class Train(Section):
         description="find the fastest way to run each frozen mentor, where the run is long enough",
     )
     skip: Skip | None = Field(default=None, description="mentors that hardly teach; {} for usual")
+    test: bool = Field(
+        default=True,
+        description="judge on the test set, once, at the end; a search of options leaves it alone",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
     devices: Count = Field(
         default=1,

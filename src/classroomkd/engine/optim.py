@@ -35,7 +35,7 @@ def build_schedule(optimizer: Optimizer, train: Train, steps_per_epoch: int) -> 
         )
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     if isinstance(schedule, Step):
-        milestones = [m * steps_per_epoch - warmup for m in schedule.milestones]
+        milestones = [round(m * steps_per_epoch) - warmup for m in schedule.milestones]
         main: LRScheduler = MultiStepLR(optimizer, milestones, schedule.gamma)
     else:
         main = CosineAnnealingLR(optimizer, T_max=max(total - warmup, 1))

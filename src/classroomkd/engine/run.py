@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from classroomkd.config import AnyRecipe, Recipe
@@ -39,7 +40,7 @@ def train(
     has finished.
 
     The checkpoint is chosen on the development split; the test set is looked at once, at the end,
-    for the last epoch's student and for the chosen one.
+    for the last epoch's student and for the chosen one; with ``train.test: false``, never.
 
     Args:
         recipe: checked.
@@ -169,6 +170,7 @@ class _Record:
     def __init__(self, run: RunFolder, classroom: AnyClassroom, ledger: Ledger, say: Say) -> None:
         self.run, self.classroom, self.ledger, self.say = run, classroom, ledger, say
         self.headline = f"dev_{classroom.headline}"
+        self.begun = perf_counter()
 
     def epoch(self, number: int, student: Network, lr: float) -> None:
         row, mentors = self.ledger.read()
@@ -198,7 +200,15 @@ class _Record:
         self.classroom.save(student, self.run.last, number, result)
         if result is None or result > best:
             self.classroom.save(student, self.run.path, number, result)
+        self._count_time()
         self.say(self._line(number, row))
+
+    def _count_time(self) -> None:
+        """Add the time since the last epoch to the run's, which a resumed run goes on with."""
+        begun, self.begun = self.begun, perf_counter()
+        facts = self.run.read_json("environment.json")
+        facts["seconds"] = round(facts.get("seconds", 0) + self.begun - begun, 2)
+        self.run.write_json("environment.json", facts)
 
     def _earlier(self, number: int) -> list[dict[str, Any]]:
         rows = self.run.read_csv("metrics.csv")
@@ -216,8 +226,8 @@ class _Record:
 
 
 def summarize(run: RunFolder, classroom: AnyClassroom) -> dict[str, Any]:
-    """Judge the last and the chosen student on the test set, and write ``summary.json``."""
-    loader = classroom.test_views()
+    """Write ``summary.json``: the last and the chosen student, judged on the test set if it may."""
+    loader = classroom.test_views() if classroom.recipe.train.test else None
     summary: dict[str, Any] = {
         "name": classroom.recipe.name,
         "method": classroom.recipe.method.name,
@@ -225,17 +235,16 @@ def summarize(run: RunFolder, classroom: AnyClassroom) -> dict[str, Any]:
         "seed": classroom.recipe.seed,
         "mentors": [mentor.name for mentor in classroom.mentors],
         "headline": classroom.headline,
-        "test_samples": len(loader.samples()),
+        "test_samples": len(loader.samples()) if loader else 0,
     }
     for key, folder in (("last", run.last), ("best", run.path)):
         student, epoch, result = classroom.load(folder)
+        summary[key] = {"epoch": epoch, f"dev_{classroom.headline}": result}
+        if loader is None:
+            continue
         if key == "best":
             classroom.illustrate(student, run.path)
         results = classroom.evaluate(student, loader)
-        summary[key] = {
-            "epoch": epoch,
-            f"dev_{classroom.headline}": result,
-            **{f"test_{name}": round(value, 4) for name, value in results.items()},
-        }
+        summary[key] |= {f"test_{name}": round(value, 4) for name, value in results.items()}
     run.write_json("summary.json", summary)
     return summary

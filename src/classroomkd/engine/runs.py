@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -210,6 +211,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     packages = ("classroomkd", "torch", "torchvision", "lightning", "numpy")
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": {name: version(name) for name in packages},
@@ -217,6 +219,19 @@ def environment(device: torch.device) -> dict[str, Any]:
         "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _commit() -> str | None:
+    """The commit of this code, with ``-dirty`` if it was changed since; None outside of git."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    # An installed copy may lie within somebody else's repository, which does not track it.
+    ours = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
+    name = [*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        subprocess.run(ours, check=True, capture_output=True)
+        return subprocess.run(name, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _processor() -> str:

@@ -128,6 +128,11 @@ def read_run(folder: Path) -> RunRecord:
     try:
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
         summary = run.read_json("summary.json")
+        if not recipe["train"].get("test", True):
+            raise ClassroomError(
+                f"{folder} was trained without a look at the test set (train.test: false): it has"
+                " no results that a report could compare"
+            )
         return RunRecord(
             path=folder,
             label=folder.resolve().name,
