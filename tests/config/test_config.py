@@ -556,3 +556,34 @@ def test_a_recipe_is_written_as_it_reads():
         {"name": "Äpfel", "student": {"model": "vgg8"}, "method": {"name": "none"}}
     )
     assert "name: Äpfel" in recipe.to_yaml()
+
+
+def test_what_of_the_training_set_is_learnt_from():
+    def mistake(**data):
+        return the_mistake({**ALONE, "data": data})
+
+    assert mistake(noise={"rate": 1.4}).startswith("data.noise.rate: ")
+    assert mistake(noise={"rat": 0.4, "rate": 0.1}) == (
+        "data.noise.rat: unknown key: did you mean 'rate'? (known: rate, classes, seed)"
+    )
+    assert mistake(noise=0.4) == "data.noise: must be a mapping such as {rate: 0.4}, got 0.4"
+    assert mistake(fraction=0).startswith("data.fraction: ")
+    assert mistake(train_classes=[]).startswith("data.train_classes: is empty: ")
+    for wrong in (-1, 1.5, True, [3]):
+        assert mistake(train_classes=[0, wrong]) == (
+            "data.train_classes: must be names of classes, numbers from 0, or ranges such as 0-49,"
+            f" got {wrong!r}"
+        )
+    assert mistake(train_classes="49-0") == (
+        "data.train_classes: ranges go up, as in 0-49, not 49-0"
+    )
+    recipe = parse_recipe(
+        {
+            **ALONE,
+            "data": {"train_classes": "0-49", "noise": {"rate": 0.4, "classes": [3, "apple"]}},
+        }
+    )
+    assert recipe.data.train_classes == ("0-49",)
+    assert recipe.data.noise.classes == (3, "apple")
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+    assert parse_recipe({**ALONE, "data": {"train_classes": 7}}).data.train_classes == (7,)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     field_validator,
@@ -27,9 +28,29 @@ def _existing_or_pattern(path: Path) -> Path:
     return path
 
 
+def _class_choice(chosen: Any) -> Any:
+    """Classes as a list, also where one class or one range is given alone."""
+    from classroomkd.data.selection import CLASS_RANGE
+
+    items = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+    if not items:
+        raise ValueError("is empty: give a class at least, or leave it out")
+    for item in items:
+        negative = isinstance(item, int) and item < 0
+        if isinstance(item, bool) or not isinstance(item, int | str) or negative:
+            raise ValueError(
+                f"must be names of classes, numbers from 0, or ranges such as 0-49, got {item!r}"
+            )
+        ends = CLASS_RANGE.fullmatch(str(item))
+        if ends is not None and int(ends[1]) > int(ends[2]):
+            raise ValueError(f"ranges go up, as in {ends[2]}-{ends[1]}, not {item}")
+    return items
+
+
 DataPath = Annotated[UserPath, AfterValidator(_existing_or_pattern)]
 Alpha = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ClassChoice = Annotated[tuple[int | str, ...], BeforeValidator(_class_choice)]
 Spread = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -70,6 +91,17 @@ class Mix(Section):
         return self
 
 
+class Noise(Section):
+    """Wrong labels in training; see `classroomkd.data.LabelNoise`."""
+
+    rate: Share = Field(description="probability that a label is replaced by another class")
+    classes: ClassChoice | None = Field(
+        default=None,
+        description="whose labels: names, numbers from 0, or a range such as 0-49; all if left out",
+    )
+    seed: Seed = Field(default=0, description="of the choice")
+
+
 PHOTOGRAPHS = ("folder", "imagenet", "shards", "table")
 _CROP_AND_FLIP = ({"name": "crop", "padding": 4}, {"name": "flip"})
 _VIEWS = {
@@ -103,6 +135,20 @@ class Data(Section):
     dev: float | int = Field(default=0.1, description="development split: a share, a count, or 0")
     dev_seed: int = Field(
         default=0, description="seed of the split: keep it equal over seeds of a run"
+    )
+    train_classes: ClassChoice | None = Field(
+        default=None,
+        description="train on samples of these classes alone: names, numbers from 0, or a range"
+        " such as 0-49. The network keeps an output for each class; development and test keep all",
+    )
+    fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="share of the training samples to train on, of each class alike"
+    )
+    fraction_seed: Seed = Field(default=0, description="seed of that choice")
+    noise: Noise | None = Field(
+        default=None,
+        description="wrong labels in training, such as {rate: 0.4}: symmetric noise; those of"
+        " development and test stay as they are",
     )
     augment: tuple[View, ...] = Field(
         default=(), description="views; the data set's usual if left out"
@@ -191,6 +237,15 @@ class Data(Section):
 
         mixing = Mixing(**self.mix.model_dump()) if self.mix else None
         return mixing if mixing and mixing.on else None
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """What of the training set is learnt from: options of `training_selection`."""
+        from classroomkd.data import LabelNoise
+
+        noise = LabelNoise(**self.noise.model_dump()) if self.noise else None
+        chosen = {"classes": self.train_classes, "fraction": self.fraction}
+        return {**chosen, "seed": self.fraction_seed, "noise": noise}
 
     @property
     def reading(self) -> dict[str, Any]:

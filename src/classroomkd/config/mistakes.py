@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
-from classroomkd.config.data import Mix
+from classroomkd.config.data import Mix, Noise
 from classroomkd.config.pose import (
     PoseData,
     PoseLessons,
@@ -62,6 +62,7 @@ _USUAL = {  # what is usually given in place of a mapping: its first key
     "data": "a mapping such as {name: cifar100}",
     "student": "a mapping such as {model: resnet20}",
     "method": "a mapping such as {name: classroom}",
+    "noise": "a mapping such as {rate: 0.4}",
     "optimizer": "a mapping such as {name: sgd, lr: 0.1}",
     "schedule": "a mapping such as {name: cosine}",
     "train": "a mapping such as {epochs: 20}",
@@ -73,8 +74,8 @@ _UNIONS: dict[str, type[Section]] = {
 }  # fmt: skip
 _SECTIONS: dict[type[RunRecipe], dict[str, type[Section]]] = {
     Recipe: {
-        "data": Data, "mix": Mix, "student": Student, "mentors": MentorRecipe, "train": Train,
-        "bank": Bank,
+        "data": Data, "mix": Mix, "noise": Noise, "student": Student, "mentors": MentorRecipe,
+        "train": Train, "bank": Bank,
     },
     PoseRecipe: {
         "data": PoseData, "student": PoseStudent, "mentors": PoseMentorRecipe,

@@ -7,6 +7,7 @@ from classroomkd.data.images import ImageSet, development_split
 from classroomkd.data.loader import Batch, ViewLoader
 from classroomkd.data.mixing import Mixing
 from classroomkd.data.photos import PhotoSet
+from classroomkd.data.selection import LabelNoise, training_selection
 from classroomkd.data.sources import list_datasets, load_image_set, register_dataset
 from classroomkd.data.strong import erase, jitter, randaugment
 from classroomkd.data.views import (
@@ -23,6 +24,7 @@ __all__ = [
     "Batch",
     "Draws",
     "ImageSet",
+    "LabelNoise",
     "Mixing",
     "PhotoSet",
     "ResizedCrop",
@@ -44,4 +46,5 @@ __all__ = [
     "register_dataset",
     "register_view",
     "resized_crop",
+    "training_selection",
 ]

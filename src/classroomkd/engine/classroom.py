@@ -62,6 +62,7 @@ class Classroom:
             "training_samples": len(self.train.image_set),
             "development_samples": len(self.dev.image_set) if self.dev else 0,
             "fingerprint": self.train.image_set.fingerprint,
+            "notes": list(self.train.image_set.notes),
         }
 
     def evaluate(self, student: nn.Module, loader: ViewLoader) -> dict[str, float]:

@@ -14,6 +14,7 @@ from classroomkd.data import (
     create_view,
     development_split,
     load_image_set,
+    training_selection,
 )
 from classroomkd.engine.devices import ALONE, Team
 from classroomkd.errors import ClassroomError
@@ -68,10 +69,16 @@ def training_views(
 
 
 def training_sets(data: Data) -> tuple[ImageSet, ImageSet | None]:
-    """The training set less its development split, and the latter (None if its size is 0).
+    """What is learnt from, and the development split (None if its size is 0).
 
-    Photographs may come with a development split of their own.
+    The split is taken first: what is chosen for training, and wrong labels, are no matter to it.
     """
+    train_set, dev_set = _split_sets(data)
+    return training_selection(train_set, **data.selection), dev_set
+
+
+def _split_sets(data: Data) -> tuple[ImageSet, ImageSet | None]:
+    """The training set in two; photographs may come with a development split of their own."""
     whole = load_image_set(data.name, "train", path=data.path, hub=data.hub, **data.reading)
     if not data.dev:
         return whole, None

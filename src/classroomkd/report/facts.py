@@ -13,7 +13,7 @@ def protocol_facts(records: Sequence[RunRecord]) -> Facts:
     """How the runs were trained: for each fact its values, each with whom it holds for."""
     facts: dict[str, Callable[[RunRecord], str]] = {
         "data set": lambda r: r.data,
-        "training samples": lambda r: str(r.environment.get("training_samples", DASH)),
+        "training samples": _training,
         "development split": _development,
         "test samples": lambda r: str(r.summary.get("test_samples", DASH)),
         "views in training": lambda r: _views(r.recipe["data"].get("augment") or []),
@@ -50,6 +50,18 @@ def _named(choice: dict[str, Any]) -> str:
 
 def _views(augment: Sequence[dict[str, Any]]) -> str:
     return ", ".join(map(_named, augment)) or "none"
+
+
+def _training(record: RunRecord) -> str:
+    """How many, and what was chosen of them: ``900 (data.fraction 0.1)``."""
+    data = record.recipe["data"]
+    usual = {"train_classes": None, "fraction": 1.0, "noise": None}
+    chosen = {key: data[key] for key in usual if data.get(key, usual[key]) != usual[key]}
+    if data.get("fraction_seed") and "fraction" in chosen:
+        chosen["fraction_seed"] = data["fraction_seed"]
+    count = str(record.environment.get("training_samples", DASH))
+    said = ", ".join(f"data.{key} {plain(value)}" for key, value in chosen.items())
+    return f"{count} ({said})" if said else count
 
 
 def _development(record: RunRecord) -> str:
