@@ -136,7 +136,7 @@ class PoseLessons(Section):
     task: Literal["ce", "mse"] = Field(
         default="ce",
         description="the student's own loss: ce, the cross-entropy over bins, or mse, beta**2/2"
-        " times the squared error of heatmaps",
+        " times the squared error of heatmaps; mse if left out with fpd and okdhp",
     )
     unlabelled: Literal["leave", "teach"] = Field(
         default="leave", description="joints without label: teach them at their sample's rank"
@@ -150,6 +150,13 @@ def joints_as_units(raw: dict[str, Any]) -> dict[str, Any]:
     if isinstance(method, dict) and method.get("group") == "joint":
         return {**raw, "method": {**method, "group": "unit"}}
     return raw
+
+
+def _own_task(method: Any) -> str | None:
+    """The task that a method brings; None for a method that has none, or is not known."""
+    from classroomkd.methods import list_methods, method_class
+
+    return method_class(method).own_task if method in list_methods() else None
 
 
 class PoseRecipe(RunRecipe):
@@ -172,6 +179,17 @@ class PoseRecipe(RunRecipe):
             return raw
         return {**raw, "train": {**train, "optimizer": {"name": "adamw", "lr": 2e-3}}}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _task_of_the_method(cls, raw: Any) -> Any:
+        """The method's own task, where the recipe leaves it open."""
+        method = raw.get("method") if isinstance(raw, dict) else None
+        name = method.get("name") if isinstance(method, dict) else None
+        lessons = raw.get("lessons") or {} if isinstance(raw, dict) else None
+        if not isinstance(lessons, dict) or "task" in lessons or not (own := _own_task(name)):
+            return raw
+        return {**raw, "lessons": {**lessons, "task": own}}
+
     @model_validator(mode="after")
     def _together(self) -> Self:
         if found := list(self._clashes()):
@@ -184,6 +202,11 @@ class PoseRecipe(RunRecipe):
             yield (
                 f"method: '{method.name}' reads more than logits of units: in pose use none, aver,"
                 " kd, fpd, dwpose, okdhp or classroom"
+            )
+        if (own := _own_task(self.method.name)) and self.lessons.task != own:
+            yield (
+                f"lessons.task: {self.method.name} is made for {own}, and its mentors would not be"
+                f" heard beside {self.lessons.task}: leave lessons.task out, or set it to {own}"
             )
         if self.train.skip is not None:
             yield "train.skip: not for pose; leave it out"

@@ -56,6 +56,8 @@ class Method(nn.Module):
         soft_targets: whether a target may be probabilities ``[B, C]``, as of mixed samples.
         views: how many views of each sample it wants in a batch: first all samples in one view,
             then all in the next.
+        own_task: the task of poses (``"mse"``, ``"ce"``) without which it would be another method;
+            None where any will do.
     """
 
     name: ClassVar[str]
@@ -69,6 +71,7 @@ class Method(nn.Module):
     mutual: bool = False
     soft_targets: bool = True
     views: int = 1
+    own_task: ClassVar[Literal["ce", "mse"] | None] = None
 
     def forward(
         self,

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from classroomkd.config import parse_recipe
 from classroomkd.core import classroom_loss
@@ -259,6 +260,18 @@ def test_every_method_of_choices_teaches_poses(persons, mentor_runs, method):
     assert all(p.grad is None or p.grad.isfinite().all() for p in classroom.student.parameters())
 
 
+def test_fpd_brings_its_task_and_says_so(persons, mentor_runs):
+    mentors = [{"run": str(mentor_runs / "heatmap"), "role": "teacher"}]
+    assert pose_recipe(persons, method={"name": "kd"}, mentors=mentors).lessons.task == "ce"
+    recipe = pose_recipe(persons, method={"name": "fpd"}, mentors=mentors)
+    assert recipe.lessons.task == "mse"
+    said = []
+    assert build_pose_classroom(recipe, said.append).rules.task == "mse"
+    assert "the task is mse, as fpd has it" in said
+    again = parse_recipe(yaml.safe_load(recipe.to_yaml()))
+    assert again == recipe
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -270,6 +283,7 @@ def test_every_method_of_choices_teaches_poses(persons, mentor_runs, method):
         ({"data": {"views": {"flipp": 1}}}, "data.views.*flipp.*known: flip"),
         ({"data": {"views": {"flip": 2}}}, "data.views.*flip"),
         ({"lessons": {"score": "okss"}}, "lessons.score"),
+        ({"method": {"name": "fpd"}, "lessons": {"task": "ce"}, "mentors": [{"model": "pose/hf/somebody/vitpose"}]}, "lessons.task: fpd is made for mse.*leave lessons.task out"),
         ({"train": {"skip": {}}}, "train.skip: not for pose"),
         ({"bank": {"path": "x"}}, "bank: unknown key"),
     ],

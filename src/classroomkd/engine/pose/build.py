@@ -53,6 +53,8 @@ def build_pose_classroom(
     rules = choose_rules(recipe, mentors, persons, device)
     if mentors:
         say(f"mentors are ranked by {'OKS' if rules.score == 'oks' else 'likelihood'}")
+    if method.own_task:
+        say(f"the task is {rules.task}, as {method.name} has it")
     return PoseClassroom(
         recipe=recipe,
         student=student.train(),
