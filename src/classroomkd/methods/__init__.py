@@ -8,6 +8,7 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
     contrastive,
     contrib,
     curriculum,
+    diffkd,
     dynamic,
     factors,
     features,
