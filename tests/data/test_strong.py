@@ -9,12 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional
 
-from classroomkd.data import Draws, create_view, erase, jitter, make_view, randaugment
+from classroomkd.data import Draws, create_view, cutout, erase, jitter, make_view, randaugment
 from classroomkd.data.colour import blend, contrast_mean, grey, shift_hue, smooth
 from classroomkd.data.strong import OPERATIONS, apply
 from tests.data.test_views import images_of
 
-VIEWS = [randaugment(), randaugment(3, 25), jitter(), jitter(2.0, 1.5, 1.2, 0.5), erase(1.0)]
+VIEWS = [
+    randaugment(),
+    randaugment(3, 25),
+    jitter(),
+    jitter(2.0, 1.5, 1.2, 0.5),
+    erase(1.0),
+    cutout(),
+]
 IMAGES = images_of(40, 12, 9)
 
 
@@ -222,9 +229,44 @@ def test_one_of_ten_rectangles_fits():
     assert (heights > 0).double().mean() > 0.99
 
 
+def test_cutout_covers_a_square():
+    white = torch.full((3000, 3, 40, 40), 255, dtype=torch.uint8)
+    covered = cutout(0.5)(white, draws_of(3000))
+    mask = (covered == torch.tensor([125, 123, 114]).view(3, 1, 1)).all(1)
+    assert torch.equal(covered, torch.where(mask[:, None], covered, white))
+    heights, widths = mask.any(2).sum(1), mask.any(1).sum(1)
+    assert torch.equal(mask.sum((1, 2)), heights * widths)
+    draws = draws_of(3000)
+    side = 20 * draws.uniform("cutout side")[:, 0]
+    middle = 40 * draws.uniform("cutout place", n=2)
+    whole = ((middle > side[:, None] / 2) & (middle < 40 - side[:, None] / 2)).all(1)
+    assert whole.double().mean() > 0.5
+    for lengths in (heights, widths):
+        assert ((lengths - side)[whole].abs() < 2).all()
+        assert (lengths < side + 2).all()
+    rows = torch.arange(40) + 0.5
+    found = (mask.any(2) * rows).sum(1) / heights.clamp_min(1)
+    assert ((found - middle[:, 0])[whole & (side > 0)].abs() < 1).all()
+    share = mask.double().mean(0)
+    assert share.min() > 0
+    assert (share - share.flip(0)).abs().max() < 0.05
+    assert (share - share.flip(1)).abs().max() < 0.05
+
+
+def test_cutout_of_float_images():
+    images = IMAGES.float() / 255
+    ours = cutout(1.0, fill=[255, 0, 51])(images, draws_of(40))
+    levels = cutout(1.0, fill=[255, 0, 51])(IMAGES, draws_of(40))
+    torch.testing.assert_close(ours, levels.float() / 255)
+    assert torch.equal(cutout(0.0)(IMAGES, draws_of(40)), IMAGES)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("cutout", {"most": 1.5}, "most must be a number from 0 to 1, not 1.5"),
+        ("cutout", {"fill": [1, 2]}, "fill must be three numbers"),
+        ("cutout", {"fill": [1, 2, 300]}, "fill must be a whole number from 0 to 255, not 300"),
         ("randaugment", {"num_ops": 0}, "num_ops must be a whole number from 1 to 100, not 0"),
         ("randaugment", {"magnitude": 31}, "magnitude must be a whole number from 0 to 30, not 31"),
         ("randaugment", {"magnitude": 1.5}, "magnitude must be a whole number"),

@@ -131,6 +131,7 @@ def test_a_registered_view(monkeypatch):
 
     assert list_views() == [
         "crop",
+        "cutout",
         "erase",
         "fade",
         "flip",

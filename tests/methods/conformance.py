@@ -33,6 +33,9 @@ EXEMPT: dict[str, dict[str, str]] = {
         "crd": "draws its negatives on the device, and each has a generator of its own",
         "diffkd": "draws its noise on the device, and each has a generator of its own",
     },
+    "nothing_is_taught_where_all_agree": {
+        "nkd": "its terms are cross-entropies, not divergences: see test_nkd",
+    },
     "teaches_in_a_classroom_by_its_weights": {
         "crd": "remembers a batch, so that a second call gives another term: see test_contrastive",
     },

@@ -202,3 +202,43 @@ def test_the_pooled_feature_is_asked_for(name):
     there = Outputs(here.logits, {"stage1": here.features["stage1"]})
     with pytest.raises(ValueError, match=f"{name} needs the feature 'pooled'"):
         create_method(name).setup(here, [there])
+
+
+@pytest.mark.parametrize("options", [{}, {"weight": 2.0, "dim": 7}])
+def test_the_benchmarks_cc_by_loops(options):
+    student, mentor = says(6), says(9, seed=1)
+    student.features["pooled"].requires_grad_()
+    torch.manual_seed(0)
+    method = create_method("cc_benchmark", **options)
+    method.setup(student, [mentor])
+    method.double()
+    dim = options.get("dim", 128)
+    assert [tuple(e.weight.shape) for e in method.embeddings] == [(dim, 6), (dim, 9)]
+    lesson = method(student, [mentor], TARGET)
+    apart = []
+    for pair in zip(student.features["pooled"], mentor.features["pooled"], strict=True):
+        own, other = (e.weight @ x + e.bias for e, x in zip(method.embeddings, pair, strict=True))
+        apart.append((own - other).abs())
+    products = [(apart[b] * apart[b + 1]).sum() for b in range(B - 1)]
+    expected = options.get("weight", 0.02) * sum(products) / (B - 1)
+    torch.testing.assert_close(term(lesson), expected)
+    wanted = [student.features["pooled"], *method.parameters()]
+    for own, other in zip(
+        torch.autograd.grad(term(lesson), wanted, retain_graph=True),
+        torch.autograd.grad(expected, wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, other)
+
+
+def test_the_benchmarks_cc_relates_two_samples():
+    one = says(6, batch=1), says(9, seed=1, batch=1)
+    method = create_method("cc_benchmark")
+    method.setup(one[0], [one[1]])
+    with pytest.raises(ValueError, match="cc_benchmark relates samples .* a batch needs two"):
+        method.double()(one[0], [one[1]], TARGET[:1])
+
+
+def test_the_benchmarks_cc_is_set_up():
+    with pytest.raises(RuntimeError, match="cc_benchmark has no embeddings yet"):
+        create_method("cc_benchmark")(says(6), [says(9)], TARGET)

@@ -9,7 +9,7 @@ from classroomkd.data.mixing import Mixing
 from classroomkd.data.photos import PhotoSet
 from classroomkd.data.selection import LabelNoise, training_selection
 from classroomkd.data.sources import list_datasets, load_image_set, register_dataset
-from classroomkd.data.strong import erase, jitter, randaugment
+from classroomkd.data.strong import cutout, erase, jitter, randaugment
 from classroomkd.data.views import (
     ViewFunction,
     create_view,
@@ -33,6 +33,7 @@ __all__ = [
     "create_view",
     "crop",
     "development_split",
+    "cutout",
     "erase",
     "flip",
     "jitter",

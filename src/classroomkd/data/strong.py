@@ -1,4 +1,4 @@
-"""Strong views: RandAugment, colour jitter, random erasing.
+"""Strong views: RandAugment, colour jitter, random erasing, cutout.
 
 Each works on a whole batch ``[B, 3, H, W]`` at once, with parameters drawn for every image: a
 pure function of (seed, epoch, index) as all views. Numbers and ranges are those of torchvision.
@@ -104,6 +104,28 @@ def erase(
     check.pair("scale", scale, 0, 1)
     check.pair("ratio", ratio, 1e-3, 1e3)
     return partial(_erase, p=p, scale=tuple(scale), ratio=tuple(ratio))
+
+
+@register_view("cutout")
+def cutout(most: float = 0.5, fill: Sequence[int] = (125, 123, 114)) -> ViewFunction:
+    """Cover a square of every image, centred at any pixel; it may reach over the edge.
+
+    Args:
+        most: The side is drawn from 0 to this share of the image's width.
+        fill: What covers it: red, green and blue, from 0 to 255.
+
+    Raises:
+        ValueError: If an option is out of range.
+
+    Reference: DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with
+    Cutout, 2017, with a drawn side and a grey square as in FixMatch's RandAugment.
+    """
+    check.number("most", most, 0, 1)
+    if not isinstance(fill, list | tuple) or len(fill) != 3:
+        raise ValueError(f"fill must be three numbers, red, green and blue, not {fill!r}")
+    for level in fill:
+        check.whole("fill", level, 0, 255)
+    return partial(_cutout, most=most, fill=tuple(fill))
 
 
 def _randaugment(images: Tensor, draws: Draws, *, num_ops: int, magnitude: int) -> Tensor:
@@ -229,3 +251,20 @@ def _erase(
         inside = (pixel >= start) & (pixel < start + length)
         mask = mask & inside.unsqueeze(2 - axis)
     return images.masked_fill(mask.unsqueeze(1), 0)
+
+
+def _cutout(images: Tensor, draws: Draws, *, most: float, fill: Sequence[int]) -> Tensor:
+    height, width = images.shape[-2:]
+    side = most * width * draws.uniform("cutout side")
+    centre = draws.uniform("cutout place", n=2)
+    mask = torch.ones(len(images), 1, 1, dtype=torch.bool, device=images.device)
+    for axis, length in enumerate((height, width)):
+        middle = centre[:, axis : axis + 1] * length
+        pixel = torch.arange(length, device=images.device)
+        # The pixels that the square touches, as its lower edge is rounded down.
+        first, end = (middle - side / 2).clamp_min(0).floor(), middle + side / 2
+        inside = (pixel >= first) & (pixel < end) & (side > 0)
+        mask = mask & inside.unsqueeze(2 - axis)
+    levels = torch.tensor(fill, device=images.device).view(3, 1, 1)
+    colour = levels / 255 if images.is_floating_point() else levels
+    return torch.where(mask.unsqueeze(1), colour.to(images.dtype), images)

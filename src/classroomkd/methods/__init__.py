@@ -16,6 +16,8 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
     hints,
     logits,
     multi,
+    nkd,
+    ofa,
     online,
     pose,
     relations,

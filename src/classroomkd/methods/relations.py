@@ -1,9 +1,9 @@
-"""Methods on the relations of a batch's samples, from one teacher: PKT, SP, RKD.
+"""Methods on the relations of a batch's samples, from one teacher: PKT, SP, RKD, CC as benchmarked.
 
 Shapes: ``B`` samples, ``D`` channels or width; ``x`` are features ``[B, D_s]`` of the student and
 ``[B, D_t]`` of the teacher, whose widths need not be equal. All add ``weight`` times one number for
-the batch to the cross-entropy, so that ``mentor_loss`` is ``[1]``. None has a temperature or
-parameters of its own. All depend on the batch size.
+the batch to the cross-entropy, so that ``mentor_loss`` is ``[1]``. None has a temperature,
+and only `cc_benchmark` parameters of its own. All depend on the batch size.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classroomkd.methods.base import Outputs, SingleMethod
-from classroomkd.methods.options import Weight
+from classroomkd.methods.options import Count, Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, exact
 from classroomkd.methods.registry import register_method
 
@@ -192,3 +192,52 @@ def geometry(x: Tensor) -> tuple[Tensor, Tensor]:
     cosine = product.to(x.dtype) / (length.unsqueeze(2) * length.unsqueeze(1)).to(x.dtype)
     angles = torch.where(apart.unsqueeze(2) & apart.unsqueeze(1), cosine, 0)
     return (distance / mean.clamp_min(1e-12)).to(x.dtype), angles
+
+
+@register_method("cc_benchmark")
+class NeighbourCorrelation(PooledRelation):
+    r"""Correlation congruence in the benchmark's form: differences of neighbours go apart.
+
+    .. math:: \delta_b = | E_s x_s^b - E_t x_t^b |, \qquad
+              L = CE + w \frac{1}{B - 1} \sum_{b < B} \delta_b \cdot \delta_{b+1}
+
+    ``E_s`` and ``E_t`` (linear layers with bias to ``dim`` numbers) are both trained along. A
+    neighbour is the next sample of the batch. Needs two samples. What the paper describes, a kernel
+    of the samples, is `cc`.
+
+    Args:
+        weight: ``w``.
+        dim: width of the embeddings.
+
+    Reference: Peng et al., Correlation Congruence for Knowledge Distillation, ICCV 2019, in the
+    code that its authors gave to the CRD benchmark (RepDistiller), from which the usually quoted
+    numbers are; its defaults. Nothing there keeps the two embeddings from becoming constant, where
+    the loss is 0.
+    """
+
+    title = "CC (benchmark)"
+    year = 2019
+
+    def __init__(self, *, weight: Weight = 0.02, dim: Count = 128) -> None:
+        super().__init__(weight)
+        self.dim = dim
+        self.embeddings = nn.ModuleList()
+
+    def setup(self, student: Outputs, mentors: Sequence[Outputs]) -> None:
+        """Build the embeddings."""
+        features = [self.pooled(outputs) for outputs in (student, mentors[0])]
+        self.embeddings = nn.ModuleList(
+            nn.Linear(f.shape[1], self.dim).to(f.device) for f in features
+        )
+
+    def relation(self, student: Tensor, mentor: Tensor) -> Tensor:
+        """Mean product of neighbours' absolute differences, summed over the embedding: ``[]``."""
+        if len(student) < 2:
+            raise ValueError(
+                f"{self.name} relates samples to each other: a batch needs two at least"
+            )
+        if not self.embeddings:
+            raise self.not_set_up("has no embeddings yet")
+        here, there = self.embeddings
+        apart = (here(student) - there(mentor)).abs()
+        return (apart[:-1] * apart[1:]).sum(1).mean()

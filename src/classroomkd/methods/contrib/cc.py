@@ -1,4 +1,4 @@
-"""Correlation congruence, in the paper's form, whose usual weight is not known.
+"""Correlation congruence, in the paper's form, known from a re-implementation.
 
 Shapes: ``B`` samples.
 """
@@ -35,13 +35,13 @@ class CorrelationCongruence(PooledRelation):
         order: ``P``.
 
     Reference: Peng et al., Correlation Congruence for Knowledge Distillation, ICCV 2019: its kernel
-    with gamma 0.4 and P 2. **The weight is ours**: no published one fits this form. It brings the
-    term to the size of PKT's and RKD's at the start of training (1 to 5, measured on digits).
+    with gamma 0.4 and P 2. The loss and its weight are those of a public re-implementation
+    (AberHu/Knowledge-Distillation-Zoo, for CIFAR-10), which has no embedding either: ``K`` is
+    ``[B, B]`` whatever the widths. **Unsure**: what weight and which samples in a batch the paper
+    itself takes; another re-implementation (torchdistill) has 0.003 on the root of this sum.
 
-    Deviations: the numbers published for CC in the CRD benchmark come from another loss, with
-    weight 0.02: the products of neighbouring samples' absolute differences, in two trained linear
-    embeddings of width 128, which both may shrink to nothing. Here the features are compared
-    without embedding, since ``K`` is ``[B, B]`` whatever their widths.
+    Deviations: the numbers published for CC in the CRD benchmark come from another loss:
+    `cc_benchmark`.
     """
 
     title = "CC"

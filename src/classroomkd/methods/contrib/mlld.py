@@ -39,13 +39,18 @@ class MLLD(SingleMethod):
         temperatures: the ``tau``; the first is the base temperature of the public code.
 
     Reference: Jin et al., Multi-Level Logit Distillation, CVPR 2023; defaults of its public code
-    (the comparison in the LSKD code has weight 9).
+    (the comparison in the LSKD code has weight 9). Its schedule on CIFAR-100 is not the usual one:
+    a rate of .025 for 240 epochs between networks of a family; 480 epochs for MobileNetV2 and for
+    wrn_40_2 to ShuffleNetV1 (.0025 in an earlier version), and for resnet32x4 to the ShuffleNets
+    960 (480 in an earlier version) at .01; all divided by 10 at 150, 180 and 210.
 
     Deviations: all temperatures count alike in all terms. In the public code the terms on the
     strong view take the weak view's logits at temperatures 2 and 6. Its masks (for samples and
     classes of which the teacher is less sure) multiply numbers that are means already, and so only
     halve the terms of the weak view; they are left out. **Unsure**: what the authors' numbers owe
-    to those two, and to their own strong view; ours is `randaugment`.
+    to those two, and to their own strong view: FixMatch's RandAugment of two operations, each at a
+    strength drawn anew, and then a grey square of up to half the width. Ours is `randaugment`, at
+    one strength; ``data.second: [crop, flip, randaugment, cutout]`` adds the square.
     """
 
     title = "MLLD"
