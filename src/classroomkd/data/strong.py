@@ -261,7 +261,7 @@ def _cutout(images: Tensor, draws: Draws, *, most: float, fill: Sequence[int]) -
     for axis, length in enumerate((height, width)):
         middle = centre[:, axis : axis + 1] * length
         pixel = torch.arange(length, device=images.device)
-        # The pixels that the square touches, as its lower edge is rounded down.
+        # Every pixel that the square touches, whole.
         first, end = (middle - side / 2).clamp_min(0).floor(), middle + side / 2
         inside = (pixel >= first) & (pixel < end) & (side > 0)
         mask = mask & inside.unsqueeze(2 - axis)
