@@ -24,6 +24,7 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
     review,
     shadow,
     simkd,
+    srrl,
 )
 from classroomkd.methods.base import Method, Outputs, SingleMethod
 from classroomkd.methods.composed import LogitMethod, OneTemperature
