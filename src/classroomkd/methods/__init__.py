@@ -14,6 +14,7 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
     features,
     flow,
     hints,
+    kdsvd,
     logits,
     multi,
     nkd,
