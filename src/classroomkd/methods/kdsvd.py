@@ -1,7 +1,6 @@
 """A method on the singular vectors of feature maps: KDSVD.
 
-Shapes: ``B`` samples, ``D`` channels, ``N`` pixels, ``K`` singular vectors, ``R`` the smaller of
-``N`` and ``D``.
+Shapes: ``B`` samples, ``D`` channels, ``N`` pixels, ``K`` singular vectors.
 """
 
 import torch
@@ -30,8 +29,8 @@ class KDSVD(FeatureMethod):
     over consecutive pairs of stages ``l``. Student and teacher need equally wide stages; their
     sizes may differ.
 
-    Cost: a singular value decomposition of every map in every step, which on a GPU waits for the
-    device.
+    Cost: eigenvalues of a matrix of the smaller of ``N`` and ``D`` for every map in every step, for
+    which a GPU is waited for; for a batch of 64 of resnet32x4's maps about a second on one core.
 
     Args:
         weight: ``w``.
@@ -104,22 +103,31 @@ def kernel(here: Tensor, before: Tensor) -> Tensor:
 def singular_vectors(feature: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The largest singular values ``[B, K]`` of maps, detached, and right vectors ``[B, D, K]``.
 
-    The values are those of maps whose largest entry is 1. The vectors have the gradient of first
-    order perturbation theory, with ``1 / gap`` between squared singular values damped to
-    ``gap / (gap^2 + eps^2)``: it stays finite where they coincide, as in a map of zeros.
+    The values are those of maps whose largest entry is 1.
     """
     x = torch.nan_to_num(feature.flatten(2).mT)
     x = x / x.detach().abs().amax((1, 2), keepdim=True).clamp_min(1e-30)
-    u, s, vh = torch.linalg.svd(x.detach(), full_matrices=False)
-    v = vh.mT
-    u_k, s_k, v_k = u[..., :count], s[:, :count], v[..., :count]
+    if x.shape[1] >= x.shape[2]:
+        return leading_vectors(x, count)
+    values, left = leading_vectors(x.mT, count)
+    return values, nn.functional.normalize(x.mT @ left, dim=1, eps=1e-4)
 
-    change = x - x.detach()  # 0, but for its gradient
-    left = change.mT @ u_k  # [B, D, K]
-    inside = v.mT @ left  # [B, R, K]
-    across = u.mT @ (change @ v_k)  # [B, R, K]
-    eps = (1e-4 * s[:, :1].square()).clamp_min(1e-8).unsqueeze(2)
-    gap = s_k.square().unsqueeze(1) - s.square().unsqueeze(2)
-    turn = inside * s_k.unsqueeze(1) + across * s.unsqueeze(2)
-    out_of_span = (left - v @ inside) * (s_k / (s_k.square() + eps.squeeze(2))).unsqueeze(1)
-    return s_k, v_k + v @ (turn * gap / (gap.square() + eps.square())) + out_of_span
+
+def leading_vectors(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The same of tall matrices ``[B, N, D]``: roots and vectors of the Gram matrices' eigenvalues.
+
+    Much faster than a decomposition of the matrices themselves, and as good for the largest. The
+    vectors have the gradient of first-order perturbation theory, with ``1 / gap`` between
+    eigenvalues damped to ``gap / (gap^2 + eps^2)``: it stays finite where they coincide, as in a
+    map of zeros.
+    """
+    fixed = x.detach()
+    squares, v = torch.linalg.eigh(fixed.mT @ fixed)
+    squares, v = squares.flip(1), v.flip(2)  # they came in ascending order
+    first = v[..., :count]
+    change = x - fixed  # 0, but for its gradient
+    moved = v.mT @ (change.mT @ (fixed @ first) + fixed.mT @ (change @ first))  # [B, D, K]
+    gap = squares[:, :count].unsqueeze(1) - squares.unsqueeze(2)
+    eps = (1e-4 * squares[:, :1]).clamp_min(1e-8).unsqueeze(2)
+    turn = moved * gap / (gap.square() + eps.square())
+    return squares[:, :count].clamp_min(0).sqrt(), first + v @ turn

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from classroomkd.methods.base import Outputs, SingleMethod
 from classroomkd.methods.heads import frozen_copy, head_map
 from classroomkd.methods.options import Weight
-from classroomkd.methods.pairs import Regressor
+from classroomkd.methods.pairs import Regressor, exact
 from classroomkd.methods.registry import register_method
 
 
@@ -21,9 +21,9 @@ class SRRL(SingleMethod):
     .. math:: L = CE + w \Big[ \frac{1}{B D_t} \| x - x_t \|^2
               + \frac{v}{B C} \| c_t(x) - c_t(x_t) \|^2 \Big]
 
-    ``x_t`` is the mean over the pixels of the map that the teacher pools, ``x`` that of ``r(F_s)``,
-    where ``F_s`` is the map that the student pools and ``r`` a 1x1 convolution with batch
-    normalisation and ReLU, trained along. ``c_t`` is the teacher's classifier, frozen, in the order
+    ``x_t`` is the teacher's pooled feature, ``x`` the mean over the pixels of ``r(F_s)``, where
+    ``F_s`` is the map that the student pools and ``r`` a 1x1 convolution with batch normalisation
+    and ReLU, trained along. ``c_t`` is the teacher's classifier, frozen, in the order
     of the data's classes.
 
     Args:
@@ -50,10 +50,10 @@ class SRRL(SingleMethod):
     def setup(self, student: Outputs, mentors: Sequence[Outputs]) -> None:
         """Build the connector, and copy the teacher's classifier."""
         here = head_map(student.features, "student")
-        width = head_map(mentors[0].features, "mentor").shape[1]
-        connector = nn.Sequential(Regressor(here.shape[1], width), nn.ReLU())
+        classifier = frozen_copy(mentors[0].classifier, self.name)
+        connector = nn.Sequential(Regressor(here.shape[1], classifier.in_features), nn.ReLU())
         self.connector = connector.to(here.device)
-        self.classifier = frozen_copy(mentors[0].classifier, self.name).to(here.device)
+        self.classifier = classifier.to(here.device)
 
     def term(
         self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
@@ -62,7 +62,14 @@ class SRRL(SingleMethod):
         if self.connector is None or self.classifier is None:
             raise self.not_set_up("has no connector yet")
         here = self.connector(head_map(student.features, "student")).mean((2, 3))
-        there = head_map(mentor.features, "mentor").detach().mean((2, 3))
+        there = pooled(mentor).detach()
         of_logits = self.classifier(here) - self.classifier(there)
         errors = [gap.square().mean(1) for gap in (here - there, of_logits)]
         return self.weight * (errors[0] + self.logit_weight * errors[1])
+
+
+def pooled(mentor: Outputs) -> Tensor:
+    """What its classifier takes: ``[B, D]``."""
+    if "pooled" in mentor.features:
+        return exact(mentor.features["pooled"])
+    return head_map(mentor.features, "mentor").mean((2, 3))
