@@ -51,6 +51,19 @@ def quiet(_):
     pass
 
 
+def test_a_run_may_refer_to_snapshots_of_another(write):
+    teacher = {"set": [*TEACHER["set"], "train.snapshots=[1]"], "seeds": [0]}
+
+    def student(epoch):
+        entry = f"{{run: '{{teacher}}', epoch: {epoch}}}"
+        return {"set": ["method.name=kd", f"mentors=[{entry}]"], "seeds": [3]}
+
+    suite = load_suite(write({"teacher": teacher, "kd": student(1)}))
+    assert suite.overrides_of("kd")[-1] == "mentors=[{run: '{teacher}', epoch: 1}]"
+    (mistake,) = mistakes_of(write({"teacher": teacher, "kd": student(2)}))
+    assert "teacher-s0 has no snapshot of epoch 2 (it has: 1)" in mistake
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """The package's suite of digits, run once: its file as loaded, its folder, what was said."""

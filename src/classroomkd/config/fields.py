@@ -1,13 +1,14 @@
 """What the fields of recipes share: their types, and what is checked about each."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    model_validator,
 )
 
 from classroomkd.config.lineups import how_to_make
@@ -82,3 +83,48 @@ class Section(BaseModel):
     """A part of a recipe: unknown keys are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FromRun(Section):
+    """What may come from a run: its student, of the chosen epoch or of one that was kept."""
+
+    run: RunWithStudent | None = None
+    epoch: Count | None = Field(
+        default=None,
+        description="of run: its student at the end of this epoch, one of its train.snapshots; the"
+        " chosen one if left out",
+    )
+
+    @property
+    def student_folder(self) -> Path | None:
+        """Where the student's files are; None without a run."""
+        return self.run and (snapshot_folder(self.run, self.epoch) if self.epoch else self.run)
+
+    @model_validator(mode="after")
+    def _kept(self) -> Self:
+        if self.epoch is None or self.run is None:
+            if self.epoch is not None:
+                raise ValueError("epoch is of a run: give run")
+            return self
+        if self.epoch not in (kept := kept_epochs(self.run)):
+            there = f"it has: {', '.join(map(str, kept))}" if kept else "it has none"
+            raise ValueError(
+                f"{self.run} has no snapshot of epoch {self.epoch} ({there}); train it with"
+                f" train.snapshots=[{self.epoch}]"
+            )
+        return self
+
+
+def snapshot_folder(run: Path, epoch: int) -> Path:
+    """Folder of a run's student at the end of an epoch, from 1.
+
+    >>> snapshot_folder(Path("runs/x"), 2).as_posix()
+    'runs/x/snapshots/e0002'
+    """
+    return run / "snapshots" / f"e{epoch:04d}"
+
+
+def kept_epochs(run: Path) -> list[int]:
+    """The epochs, from 1, of which a run has snapshots."""
+    found = run.glob("snapshots/e*/student.safetensors")
+    return sorted(int(file.parent.name[1:]) for file in found)

@@ -10,9 +10,9 @@ from classroomkd.config.clashes import build_method
 from classroomkd.config.fields import (
     ExistingFile,
     ExistingPath,
+    FromRun,
     Positive,
     Role,
-    RunWithStudent,
     Section,
     Seed,
     UserPath,
@@ -98,10 +98,9 @@ class PoseStudent(Section):
     pretrained: bool = Field(default=False, description="start from ImageNet's weights (timm)")
 
 
-class PoseMentorRecipe(Section):
+class PoseMentorRecipe(FromRun):
     """A mentor: a run of this project, or a model of another library with its weights."""
 
-    run: RunWithStudent | None = None
     model: PoseModelName | None = Field(
         default=None, description="pose/hf/<hub id or folder> or pose/torchvision/<name>"
     )

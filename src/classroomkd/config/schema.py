@@ -17,11 +17,11 @@ from classroomkd.config.fields import (
     Count,
     ExistingFile,
     FolderName,
+    FromRun,
     ModelName,
     Place,
     Positive,
     Role,
-    RunWithStudent,
     Section,
     Seed,
     Shelf,
@@ -57,13 +57,12 @@ class Student(Section):
         return _check_pretrained(self)
 
 
-class MentorRecipe(Section):
+class MentorRecipe(FromRun):
     """A mentor: a run of this project, a file with weights, or a model that comes with weights.
 
     One that trains along may do without weights.
     """
 
-    run: RunWithStudent | None = None
     outputs: Shelf | None = Field(
         default=None, description="its folder in a bank, for a mentor that cannot run here"
     )

@@ -30,7 +30,7 @@ from pydantic import (
     model_validator,
 )
 
-from classroomkd.config.fields import Section, Seed
+from classroomkd.config.fields import Section, Seed, snapshot_folder
 from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
 from classroomkd.config.lineups import list_lineups
 from classroomkd.config.mistakes import describe
@@ -212,11 +212,12 @@ def _describe(item: Any) -> str:
 def _mistakes(suite: Suite, *, recipes: bool) -> list[str]:
     """Mistakes in the references and recipes; one that several runs make is told once."""
     makers: dict[str, list[str]] = {}
+    kept: dict[str, tuple[int, ...]] = {}
     with TemporaryDirectory() as folder:
         for name in suite.runs:
             mistakes = _reference_mistakes(suite, name)
             if recipes and not mistakes:
-                mistakes = _recipe_mistakes(suite, name, Path(folder))
+                mistakes = _recipe_mistakes(suite, name, Path(folder), kept)
             for mistake in mistakes:
                 makers.setdefault(mistake, []).append(name)
     also = {text: f" (and in {', '.join(rest)})" for text, (_, *rest) in makers.items() if rest}
@@ -238,17 +239,27 @@ def _reference_mistakes(suite: Suite, name: str) -> list[str]:
     return mistakes
 
 
-def _recipe_mistakes(suite: Suite, name: str, folder: Path) -> list[str]:
+def _recipe_mistakes(
+    suite: Suite, name: str, folder: Path, kept: dict[str, tuple[int, ...]]
+) -> list[str]:
     """Mistakes in a run's recipe, with a stand-in for each folder that it refers to.
 
     Seeds differ in nothing else that can be wrong, so that one is enough.
+
+    Args:
+        suite: of the run.
+        name: of the run.
+        folder: for the stand-ins.
+        kept: the snapshots of each run above; those of this one are added.
     """
     run = suite.plan(name, suite.seeds_of(name)[0], folder)
     for needed in run.needs:
-        needed.mkdir(exist_ok=True)
-        (needed / "student.safetensors").touch()
+        epochs = kept.get(needed.name.rpartition("-s")[0], ())
+        for place in (needed, *(snapshot_folder(needed, epoch) for epoch in epochs)):
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "student.safetensors").touch()
     try:
-        run.recipe()
+        kept[name] = run.recipe().train.snapshot_epochs
     except RecipeError as error:
         return [text.replace(f"{folder}/", "") for text in error.mistakes]
     return []

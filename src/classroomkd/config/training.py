@@ -4,6 +4,7 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     ValidationInfo,
     field_validator,
@@ -67,6 +68,20 @@ class Skip(Section):
     every: int = Field(default=16, ge=2, description="steps from one roll call to the next")
 
 
+def _epochs_or_count(raw: Any) -> Any:
+    """A count of 1 or more, or a list of epochs that go up."""
+    if raw is None:
+        return None
+    numbers = raw if isinstance(raw, list | tuple) else [raw]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers)
+    if not (whole and numbers and list(numbers) == sorted(set(numbers))):
+        raise ValueError(
+            "must be epochs that go up, such as [2, 4, 8], or a count of equally spaced ones, got"
+            f" {raw!r}"
+        )
+    return raw
+
+
 class Train(Section):
     """Optimisation."""
 
@@ -76,6 +91,11 @@ class Train(Section):
     schedule: Annotated[Step | Cosine | OneCycle, Field(discriminator="name")] = OneCycle()
     precision: Literal["fp32", "bf16"] = "bf16"
     channels_last: bool = True
+    snapshots: Annotated[tuple[int, ...] | int | None, BeforeValidator(_epochs_or_count)] = Field(
+        default=None,
+        description="epochs at whose end the student is kept, from 1, or how many equally spaced"
+        " ones up to the last; to be mentors: {run: ..., epoch: 2}",
+    )
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="decay of averaged weights, per step"
     )
@@ -108,6 +128,18 @@ class Train(Section):
         " but for their turn",
     )
 
+    @property
+    def snapshot_epochs(self) -> tuple[int, ...]:
+        """The epochs at whose end the student is kept, from 1.
+
+        >>> Train(epochs=8, snapshots=3).snapshot_epochs
+        (3, 5, 8)
+        """
+        kept = self.snapshots
+        if isinstance(kept, int):
+            return tuple(round(self.epochs * place / kept) for place in range(1, kept + 1))
+        return kept or ()
+
     @field_validator("optimizer", "schedule", mode="before")
     @classmethod
     def _usual(cls, raw: Any, info: ValidationInfo) -> Any:
@@ -121,6 +153,13 @@ class Train(Section):
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
             raise ValueError(f"unknown device '{device}' (known: auto, cpu, cuda, cuda:N)")
         return device
+
+    @model_validator(mode="after")
+    def _snapshots_of_epochs(self) -> Self:
+        kept = self.snapshots
+        if kept and (kept if isinstance(kept, int) else kept[-1]) > self.epochs:
+            raise ValueError(f"snapshots {kept} is more than there are epochs: {self.epochs}")
+        return self
 
     @model_validator(mode="after")
     def _equal_parts(self) -> Self:

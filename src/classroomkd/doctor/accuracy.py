@@ -144,7 +144,7 @@ def claimed(heard: Heard, classroom: Classroom) -> float | None:
     ImageNet, if the data has all its classes.
     """
     if heard.entry.run is not None:
-        return _claimed_by_run(heard.entry.run, classroom)
+        return _claimed_by_run(heard.entry, classroom)
     network = heard.mentor.network
     offered = getattr(network, "top1", None)
     whole = len(classroom.classes) == getattr(network, "num_classes", None)
@@ -169,12 +169,12 @@ def learnt_them(heard: Heard, classroom: Classroom) -> str | None:
     return f"data.dev={data.dev}" + (f" data.dev_seed={data.dev_seed}" if data.dev else "")
 
 
-def _claimed_by_run(folder: object, classroom: Classroom) -> float | None:
-    data = _data_of_run(folder)
+def _claimed_by_run(entry: MentorRecipe, classroom: Classroom) -> float | None:
+    data = _data_of_run(entry.run)
     if data is None or not _same_data(data, classroom.recipe.data):
         return None
     try:
-        said = RunFolder(str(folder)).read_json("student.json").get("top1")
+        said = RunFolder(str(entry.student_folder)).read_json("student.json").get("top1")
     except ClassroomError:
         return None
     return float(said) if isinstance(said, int | float) else None

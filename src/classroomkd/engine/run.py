@@ -200,6 +200,8 @@ class _Record:
         self.classroom.save(student, self.run.last, number, result)
         if result is None or result > best:
             self.classroom.save(student, self.run.path, number, result)
+        if number + 1 in self.classroom.recipe.train.snapshot_epochs:
+            self.classroom.save(student, self.run.snapshot(number + 1), number, result)
         self._count_time()
         self.say(self._line(number, row))
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from classroomkd.config import AnyRecipe, load_recipe
+from classroomkd.config.fields import snapshot_folder
 from classroomkd.config.mistakes import describe
 from classroomkd.config.schema import Data
 from classroomkd.errors import ClassroomError
@@ -27,6 +28,7 @@ Row = Mapping[str, float | int | str]
 LOCK = ".lock"
 FILES = {
     LOCK, "recipe.yaml", "environment.json", "metrics.csv", "classroom.csv", "checkpoints",
+    "snapshots",
     "student.safetensors", "student.json", "summary.json", "report.html",
     "pictures.safetensors", "pictures.json",
 }  # fmt: skip
@@ -59,6 +61,12 @@ class RunFolder:
         """Folder of the student of the last epoch, in the format of the run folder itself."""
         return self.path / "checkpoints" / "last"
 
+    def snapshot(self, epoch: int) -> Path:
+        """Folder, made if need be, of the student at the end of an epoch, from 1."""
+        folder = snapshot_folder(self.path, epoch)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def check(self, recipe: AnyRecipe, *, resume: bool = False, overwrite: bool = False) -> None:
         """See that nothing is overwritten without being asked, before anything is loaded.
 
@@ -82,7 +90,7 @@ class RunFolder:
     def prepare(self, recipe: AnyRecipe, *, fresh: bool) -> None:
         """Write the recipe; a fresh start first removes an earlier run's files."""
         for path in self._content() if fresh else ():
-            if path.name == "checkpoints":
+            if path.name in ("checkpoints", "snapshots"):
                 shutil.rmtree(path)
             elif path.name != LOCK:
                 path.unlink()

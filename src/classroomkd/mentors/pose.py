@@ -136,8 +136,8 @@ def open_pose_mentor(recipe: PoseMentorRecipe, name: str, student: PoseNetwork) 
     Raises:
         ClassroomError: if its weights cannot be had or do not fit, or it knows none of the joints.
     """
-    if recipe.run is not None:
-        network, _ = load_pose_student(recipe.run)
+    if recipe.student_folder is not None:
+        network, _ = load_pose_student(recipe.student_folder)
     else:
         network = _other(recipe, name, student)
     return PoseMentor(network, name, recipe.role, student)

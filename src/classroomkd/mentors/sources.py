@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from itertools import count
-from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from classroomkd.config.pose import PoseMentorRecipe
@@ -39,8 +39,8 @@ def _network(
     recipe: MentorRecipe, name: str, classes: tuple[str, ...]
 ) -> tuple[Network, tuple[str, ...] | None]:
     """A mentor's network, and the names of its classes if its source knows them."""
-    if recipe.run is not None:
-        network, info = load_student(recipe.run)
+    if recipe.student_folder is not None:
+        network, info = load_student(recipe.student_folder)
         return network, info.classes
     if recipe.model is None or not (recipe.checkpoint or recipe.pretrained or recipe.train):
         raise ClassroomError(f"{name}: give run, or checkpoint and model")
@@ -52,7 +52,16 @@ def _network(
     )
     if recipe.checkpoint is not None:
         load_weights(network, recipe.checkpoint)
+        _normalise(network, recipe)
     return network, None
+
+
+def _normalise(network: Network, recipe: MentorRecipe) -> None:
+    """Give a network the mean and std of its recipe, in place of those of its file."""
+    normalize = network.normalize
+    for own, given in ((normalize.mean, recipe.mean), (normalize.std, recipe.std)):
+        if given is not None:
+            own.copy_(torch.tensor(given).view_as(own))
 
 
 def _check_finite(network: Network, name: str) -> None:
@@ -102,10 +111,7 @@ def mentor_names(recipes: Sequence[MentorRecipe | PoseMentorRecipe]) -> list[str
         >>> mentor_names([MentorRecipe.model_construct(model="vgg8", run=None, name=None)] * 2)
         ['vgg8', 'vgg8-2']
     """
-    own = [
-        r.name or next((p.name for p in (r.run, _outputs(r)) if p), _short(r.model)) or "mentor"
-        for r in recipes
-    ]
+    own = [r.name or _run(r) or _outputs(r) or _short(r.model) or "mentor" for r in recipes]
     names: list[str] = []
     for name in own:
         numbered = (f"{name}-{number}" for number in count(2))
@@ -114,8 +120,15 @@ def mentor_names(recipes: Sequence[MentorRecipe | PoseMentorRecipe]) -> list[str
     return names
 
 
-def _outputs(recipe: MentorRecipe | PoseMentorRecipe) -> Path | None:
-    return recipe.outputs if isinstance(recipe, MentorRecipe) else None
+def _run(recipe: MentorRecipe | PoseMentorRecipe) -> str | None:
+    """The run's name, and the epoch of a snapshot: ``resnet20-e2``."""
+    if recipe.run is None:
+        return None
+    return recipe.run.name + (f"-e{recipe.epoch}" if recipe.epoch else "")
+
+
+def _outputs(recipe: MentorRecipe | PoseMentorRecipe) -> str | None:
+    return recipe.outputs.name if isinstance(recipe, MentorRecipe) and recipe.outputs else None
 
 
 def _short(model: str | None) -> str | None:

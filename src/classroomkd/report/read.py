@@ -199,6 +199,7 @@ def _roles(recipe: dict[str, Any], heard: Sequence[str]) -> dict[str, str]:
     entries = [
         MentorRecipe.model_construct(
             run=Path(entry["run"]) if entry.get("run") else None,
+            epoch=entry.get("epoch"),
             model=entry.get("model"),
             name=entry.get("name"),
         )
