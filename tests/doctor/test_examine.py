@@ -120,6 +120,16 @@ def test_other_pixels(look, checkpoint, entry, what):
     assert what is None or what in finding.text
 
 
+def test_mentors_that_are_poisoned_on_purpose(look, trained):
+    shuffled = {"run": str(trained), "name": "shuffled", "labels": [*range(3, 10), 0, 1, 2]}
+    file = str(trained / "student.safetensors")
+    dim = {"checkpoint": file, "model": "resnet8", "mean": [0, 0, 0], "std": [1, 1, 1]}
+    mentors = [shuffled, {**dim, "name": "dim"}]
+    for name, aspect in (("shuffled", "order"), ("dim", "pixels")):
+        (finding,) = look(mentors, name)
+        assert (finding.verdict, finding.aspect) == ("wrong", aspect)
+
+
 def test_colours_the_other_way_round():
     """On images of three colours: the digits have one."""
     red = torch.zeros(64, 3, 8, 8)

@@ -61,6 +61,16 @@ def test_a_file_with_classes_and_normalisation(tmp_path, network):
     assert not mentor.network.training
 
 
+def test_a_recipe_has_the_last_word_about_pixels(tmp_path, network):
+    path = file_of(network, tmp_path / "w.pt", normalised=True)
+    options = {"checkpoint": path, "model": "resnet8"}
+    own = open_mentor(MentorRecipe(**options), "m", CLASSES)
+    assert torch.equal(own(images()), network(images()))
+    other = open_mentor(MentorRecipe(**options, mean=(0, 0, 0)), "m", CLASSES).network
+    assert torch.equal(other.normalize.mean, torch.zeros(3, 1, 1))
+    assert torch.equal(other.normalize.std, network.normalize.std)
+
+
 def test_a_file_of_another_class_count(tmp_path, network):
     path = file_of(network, tmp_path / "w.pt", normalised=True)
     recipe = MentorRecipe(checkpoint=path, model="resnet8", classes=(*CLASSES, "yak"))
