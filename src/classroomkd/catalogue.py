@@ -11,14 +11,21 @@ if TYPE_CHECKING:
 
 
 def methods() -> Iterator[str]:
-    """Every method: name, year, title, kind, what it needs; then its options and defaults."""
+    """Every method: name, year, title, kind, what it needs; then its options and defaults.
+
+    Below are published options that recipes of a data set, or of a pair of networks, take instead.
+    """
     from classroomkd.methods import list_methods, method_class, method_options
+    from classroomkd.methods.published import entries
 
     for name in list_methods():
         cls = method_class(name)
         yield f"{name:12s} {cls.year or '':4} {cls.title} ({cls.kind}; {', '.join(_needs(cls))})"
         for option, field in method_options(name).model_fields.items():
             yield f"{'':17s} {option}: {field.default}"
+        for entry in entries(name):
+            options = ", ".join(f"{option}: {value}" for option, value in entry.options.items())
+            yield f"{'':17s} ({entry.scope}) {options}"
 
 
 def _needs(method: type[Method]) -> Iterator[str]:
@@ -74,8 +81,12 @@ def recipes() -> Iterator[str]:
 
 def lineups() -> Iterator[str]:
     """Every recipe that is made from the table of line-ups, with who takes part."""
-    from classroomkd.config.lineups import list_lineups
+    from classroomkd.config.lineups import PUBLISHED, list_lineups
 
+    yield (
+        f"NAME{PUBLISHED}, or NAME --published: the same by the protocol of published numbers, on"
+        " all 50,000 images and in float32"
+    )
     yield from (f"{name:34s} {room}" for name, room in list_lineups().items())
 
 

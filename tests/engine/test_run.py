@@ -41,6 +41,23 @@ def test_a_run_folder_explains_itself(run):
     assert summary["last"]["epoch"] == 1
 
 
+def test_published_options_and_a_missing_split_are_said_at_the_start(digits_recipe, tmp_path):
+    recipe = digits_recipe(
+        method={"name": "kd", "standardize": True}, data={"dev": 0}, train={"epochs": 1}
+    )
+    said: list[str] = []
+    summary = train(recipe, tmp_path / "run", progress=False, say=said.append)
+    assert said[:2] == [
+        "kd, published options: temperature 2.0, weight 9.0, task_weight 0.1 (LSKD)",
+        "no development split (data.dev is 0): the student that counts is the last epoch's",
+    ]
+    written = (tmp_path / "run" / "recipe.yaml").read_text()
+    assert "temperature: 2.0" in written
+    assert "weight: 9.0" in written
+    assert summary["best"] == summary["last"]
+    assert RunFolder(tmp_path / "run").changes(recipe) == []
+
+
 def test_the_student_stands_alone(run):
     _, folder, summary = run
     weights = load_file(folder / "student.safetensors")

@@ -57,7 +57,8 @@ def test_lskd():
 @pytest.mark.parametrize("standardize", [False, True])
 def test_dkd(standardize):
     student, mentors, target = scene(1)
-    tau, alpha, beta, want = 4.0, 1.0, 8.0, []
+    tau, alpha, beta = (2.0, 9.0, 72.0) if standardize else (4.0, 1.0, 8.0)
+    want = []
     for s, m, y in rows(student, mentors[0], target):
         change = zscore if standardize else (lambda z: z)
         p_s, p_m = softmax(change(s) / tau), softmax(change(m) / tau)
@@ -111,10 +112,10 @@ def test_wsld():
     want = np.mean(
         [
             log_loss(s, y)
-            + 2.5
+            + 2.25
             * (1 - math.exp(-log_loss(s, y) / (log_loss(m, y) + 1e-7)))
-            * 4
-            * kl(softmax(m / 2), softmax(s / 2))
+            * 16
+            * kl(softmax(m / 4), softmax(s / 4))
             for s, m, y in rows(student, mentors[0], target)
         ]
     )

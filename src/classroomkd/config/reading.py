@@ -16,6 +16,7 @@ from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
 from classroomkd.config.lineups import DATA, lineup_recipe, list_lineups
 from classroomkd.config.mistakes import describe
 from classroomkd.config.pose import PoseRecipe, joints_as_units
+from classroomkd.config.published import fill_published
 from classroomkd.config.schema import SGD, Data, MethodRecipe, OneCycle, Recipe, View
 from classroomkd.errors import RecipeError, nearest, nearest_path
 
@@ -37,12 +38,16 @@ def find_recipe(source: str | Path) -> Path:
     return find_file(source, "recipe", list_recipes())
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
+def load_recipe(
+    source: str | Path, overrides: Sequence[str] = (), *, resolved: bool = False
+) -> AnyRecipe:
     """Read, complete and check a recipe.
 
     Args:
         source: a YAML file, the name of a recipe of the package, or of one of its line-ups.
         overrides: ``dotted.path=value`` each, the value in YAML.
+        resolved: the recipe of a run, in which nothing is left open: what it does not say is not
+            filled with published options (see `classroomkd.config.published`).
 
     Raises:
         RecipeError: with every mistake, its path, and the nearest valid name.
@@ -60,7 +65,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
         except RecipeError as error:
             mistakes += error.mistakes
     try:
-        recipe = parse_recipe(raw, str(path))
+        recipe = parse_recipe(raw, str(path), resolved=resolved)
     except RecipeError as error:
         raise RecipeError(str(path), mistakes + error.mistakes) from error
     if mistakes:
@@ -84,8 +89,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     return raw
 
 
-def parse_recipe(raw: dict[str, Any], source: str = "recipe") -> AnyRecipe:
-    """Check a recipe given as a dictionary, by its task; errors as in `load_recipe`."""
+def parse_recipe(
+    raw: dict[str, Any], source: str = "recipe", *, resolved: bool = False
+) -> AnyRecipe:
+    """Check and complete a recipe given as a dictionary, by its task, as `load_recipe` does."""
     mistakes, recipe = [], None
     kind = PoseRecipe if raw.get("task") == "pose" else Recipe
     raw = joints_as_units(raw) if kind is PoseRecipe else raw
@@ -97,7 +104,7 @@ def parse_recipe(raw: dict[str, Any], source: str = "recipe") -> AnyRecipe:
     mistakes += _method_mistakes(raw)
     if mistakes or recipe is None:
         raise RecipeError(source, mistakes)
-    return recipe
+    return recipe if resolved else fill_published(recipe)
 
 
 def _method_mistakes(raw: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from classroomkd.config import AnyRecipe, Recipe
+from classroomkd.config.published import published_notes
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.devices import Team, join, must_start, start
 from classroomkd.engine.ledger import Ledger
@@ -79,6 +80,10 @@ def _train_together(
 ) -> dict[str, Any]:
     """Train as one of a team. Nothing that it builds outlives it, and so nothing the team."""
     say = say if team.first else _nothing
+    for note in published_notes(recipe):
+        say(note)
+    if not recipe.data.dev:
+        say("no development split (data.dev is 0): the student that counts is the last epoch's")
     with team.first_ahead():
         classroom = _build(recipe, say, team)
     begun = run.read_json("environment.json") if resume else {}

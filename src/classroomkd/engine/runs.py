@@ -130,7 +130,7 @@ class RunFolder:
 
     def recipe(self) -> AnyRecipe:
         """The resolved recipe of the run."""
-        return load_recipe(self.path / "recipe.yaml")
+        return load_recipe(self.path / "recipe.yaml", resolved=True)
 
     def changes(self, recipe: AnyRecipe) -> list[str]:
         """What in a recipe differs from the run's, but for where it is trained.

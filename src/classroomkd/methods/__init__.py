@@ -30,12 +30,14 @@ from classroomkd.methods import (  # noqa: F401  (they register the methods)
 from classroomkd.methods.base import Method, Outputs, SingleMethod
 from classroomkd.methods.composed import LogitMethod, OneTemperature
 from classroomkd.methods.pairs import FeatureMethod
+from classroomkd.methods.published import Setting
 from classroomkd.methods.registry import (
     create_method,
     list_methods,
     method_class,
     method_options,
     option_mistakes,
+    published_options,
     register_method,
 )
 
@@ -45,11 +47,13 @@ __all__ = [
     "Method",
     "OneTemperature",
     "Outputs",
+    "Setting",
     "SingleMethod",
     "create_method",
     "list_methods",
     "method_class",
     "method_options",
     "option_mistakes",
+    "published_options",
     "register_method",
 ]

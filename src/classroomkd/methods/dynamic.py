@@ -30,7 +30,10 @@ class DTKD(LogitMethod):
 
     Args:
         alpha: weight of the term with dynamic temperatures.
-        beta: weight of plain KD.
+        beta: weight of plain KD. Both differ for some pairs in the public code: 1 and 0.5 for
+            resnet56 to resnet20, resnet110 to resnet32 and wrn_40_2 to wrn_40_1, 3 and 2 for
+            ResNet50 to MobileNetV2, 2 and 0.5 for wrn_40_2 to ShuffleNetV1; recipes of these pairs
+            take them (published.yaml).
         temperature: ``T``.
         task_weight: of the cross-entropy.
         warmup_epochs: in which the teacher's weight rises to its full size.

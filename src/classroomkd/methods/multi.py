@@ -31,7 +31,8 @@ class Average(FromAll):
         task_weight: ``lambda``, of the cross-entropy.
         reduction: ``"mean"`` over mentors, or their ``"sum"`` (without ``1/M``): the mentors' total
             weight beside the cross-entropy then grows with their number.
-        standardize: compare z-scores of the logits (LSKD).
+        standardize: compare z-scores of the logits (LSKD): options that are not given are then
+            temperature 2 and 9 times the weight, as in `dkd`; for this method, they are ours.
 
     Reference: the baseline AVER of You et al., Learning from Multiple Teacher Networks, 2017, with
     the defaults of the CA-MKD comparison (weight 1 beside the cross-entropy, temperature 4).
@@ -65,7 +66,8 @@ class EBKD(FromAll):
         temperature: ``tau`` of the divergence; entropies are taken at temperature 1.
         weight: ``w``, of the mentors' terms together.
         task_weight: of the cross-entropy.
-        standardize: compare z-scores of the logits (LSKD).
+        standardize: compare z-scores of the logits (LSKD): options that are not given are then
+            temperature 2 and 9 times the weight, as in `dkd`; for this method, they are ours.
 
     Reference: Kwon et al., Adaptive Knowledge Distillation Based on Entropy, 2020, with the
     defaults of the CA-MKD comparison, without its second division by the number of mentors.
@@ -102,7 +104,8 @@ class DGKD(FromAll):
         weight: ``w``, of each mentor's term.
         task_weight: ``lambda``; the public code has none by default (0).
         drop: how many mentors are left out; one always remains.
-        standardize: compare z-scores of the logits (LSKD).
+        standardize: compare z-scores of the logits (LSKD): options that are not given are then
+            temperature 2 and 9 times the weight, as in `dkd`; for this method, they are ours.
 
     Reference: Son et al., Densely Guided Knowledge Distillation Using Multiple Teacher Assistants,
     2021. Divergences are averaged over samples, not also over classes as in the public code.

@@ -7,8 +7,20 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from classroomkd.errors import nearest, unknown_name
+from classroomkd.methods import published
 from classroomkd.methods.base import Method
+from classroomkd.methods.published import Setting, Value
 
+# Weights that standardised logits multiply by 9, as LSKD's code does those of DKD: z-scores have
+# small logits, and with them small gradients. Elsewhere than for KD and DKD, this is ours.
+_STANDARDIZED = {
+    "dkd": ("alpha", "beta"),
+    "wsld": ("weight",),
+    "aver": ("weight",),
+    "ebkd": ("weight",),
+    "dgkd": ("weight",),
+    "ca_mkd": ("weight",),
+}
 _METHODS: dict[str, type[Method]] = {}
 
 
@@ -81,8 +93,53 @@ def option_mistakes(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
+def published_options(
+    name: str, options: Mapping[str, Any], setting: Setting | None = None
+) -> dict[str, Value]:
+    """What is published for the options of a method, whatever they are set to.
+
+    With ``standardize``, the options of `lskd` for `kd`; temperature 2 and 9 times the weights for
+    other methods on the KL divergence.
+
+    Args:
+        name: of the method.
+        options: valid ones, as they are given; of them, only ``standardize`` matters.
+        setting: data set and networks; None if they are not known.
+
+    Example:
+        >>> {option: found.value for option, found in published_options("kd", {}).items()}
+        {}
+        >>> found = published_options("kd", {"standardize": True})
+        >>> {option: each.value for option, each in found.items()}
+        {'temperature': 2.0, 'weight': 9.0, 'task_weight': 0.1}
+    """
+    setting = setting or Setting()
+    given = method_options(name).model_validate(dict(options))
+    if not getattr(given, "standardize", False):
+        return published.values(name, setting)
+    if name == "kd":
+        return _defaults("lskd", "LSKD") | published.values("lskd", setting)
+    found = published.values(name, setting)
+    if name not in _STANDARDIZED:
+        return found
+    usual = _defaults(name, "default") | found
+    scaled = {
+        option: Value(9 * usual[option].value, f"LSKD: 9 times {usual[option].source}")
+        for option in _STANDARDIZED[name]
+    }
+    return found | {"temperature": Value(2.0, "LSKD")} | scaled
+
+
+def _defaults(name: str, source: str) -> dict[str, Value]:
+    fields = method_options(name).model_fields
+    return {option: Value(field.default, source) for option, field in fields.items()}
+
+
 def create_method(name: str, **options: object) -> Method:
     """Build a method by name.
+
+    With ``standardize``, options that are not given are those that go with it: see
+    `published_options`.
 
     Raises:
         ValueError: for an unknown method or option, naming the nearest, and for a bad value.
@@ -97,5 +154,6 @@ def create_method(name: str, **options: object) -> Method:
     """
     if mistakes := option_mistakes(name, options):
         raise ValueError("; ".join(f"{option}: {text}" for option, text in mistakes.items()))
-    values = method_options(name).model_validate(options)
-    return method_class(name)(**{field: getattr(values, field) for field in options})
+    filled = {option: found.value for option, found in published_options(name, options).items()}
+    values = method_options(name).model_validate(filled | options)
+    return method_class(name)(**{field: getattr(values, field) for field in filled | options})
