@@ -110,6 +110,15 @@ def test_list(cli, kind, expected):
     assert expected in text
 
 
+def test_the_published_protocol_is_for_line_ups(cli):
+    code, _, err = cli("train", "digits-mentor", "--published")
+    assert code == 2
+    assert "digits-mentor is no line-up: --published is for recipes that `classroomkd list" in err
+    code, _, err = cli("train", "cifar100/vgg8-1t0p", "--published")
+    assert code == 2
+    assert "`classroomkd train cifar100/vgg13 --published` makes it" in err
+
+
 def test_bench_runs_a_suite_and_shows_it_again(cli, tmp_path):
     path, out = tmp_path / "two.yaml", tmp_path / "out"
     path.write_text(

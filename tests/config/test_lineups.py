@@ -7,7 +7,12 @@ import yaml
 
 from classroomkd.config import lineups as table
 from classroomkd.config import load_recipe, parse_recipe
-from classroomkd.config.lineups import how_to_make, lineup_recipe, list_lineups
+from classroomkd.config.lineups import (
+    how_to_make,
+    lineup_recipe,
+    list_lineups,
+    published_name,
+)
 from classroomkd.config.suite import load_suite
 from classroomkd.errors import RecipeError
 from classroomkd.models import canonical_name
@@ -122,6 +127,60 @@ def test_a_missing_run_says_which_command_makes_it():
         parse_recipe(raw)
     assert how_to_make(Path("runs/cifar100-resnet9")) is None
     assert how_to_make(Path("runs")) is None
+
+
+def test_the_protocol_of_published_numbers():
+    finish(*(f"{name}-published" for name in alone()))
+    usual, published = (
+        lineup_recipe(f"cifar100/resnet20-1t5p-resnet56{end}") for end in ("", "-published")
+    )
+    assert "dev" not in usual["data"]
+    assert published["data"] == usual["data"] | {"dev": 0}
+    assert published["train"] == usual["train"] | {"precision": "fp32"}
+    assert [m["run"] for m in published["mentors"]] == [
+        f"{m['run']}-published" for m in usual["mentors"]
+    ]
+    recipe = load_recipe("cifar100/resnet20-1t5p-resnet56-published")
+    assert recipe.name == "cifar100-resnet20-1t5p-resnet56-published"
+    assert (recipe.data.dev, recipe.train.precision) == (0, "fp32")
+    assert (recipe.train.epochs, recipe.train.batch_size) == (240, 64)
+    assert recipe.train.optimizer.model_dump() == {
+        "name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4,
+    }  # fmt: skip
+    assert published_name("cifar100/vgg8") == published_name("cifar100/vgg8-published")
+    with pytest.raises(ValueError, match="digits-mentor is no line-up"):
+        published_name("digits-mentor")
+
+
+def test_a_missing_published_mentor_says_which_command_makes_it():
+    with pytest.raises(RecipeError, match=r"`classroomkd train cifar100/vgg13 --published` makes"):
+        load_recipe("cifar100/vgg8-1t5p-published")
+
+
+def test_a_suite_of_line_ups_by_the_published_protocol():
+    finish("cifar100/wrn_40_2-published", *(f"{name}-published" for name in alone()))
+    text = (
+        "base: cifar100/wrn_40_1-1t5p\nbaseline: alone\n"
+        "runs:\n  alone: {base: cifar100/wrn_40_1}\n  room: {}\n"
+    )
+    Path("two.yaml").write_text(text)
+    suite = load_suite("two.yaml", published=True)
+    assert suite.name == "two-published"
+    for name in ("alone", "room"):
+        recipe = suite.plan(name, 0, Path("out")).recipe()
+        assert (recipe.data.dev, recipe.train.precision) == (0, "fp32")
+    Path("two.yaml").write_text(text.replace("{base: cifar100/wrn_40_1}", "{base: digits-mentor}"))
+    with pytest.raises(RecipeError, match="digits-mentor.yaml is no line-up"):
+        load_suite("two.yaml", published=True)
+    Path("two.yaml").write_text(text.replace("1t5p", "1t5p-published"))
+    assert load_suite("two.yaml").base == Path("cifar100/wrn_40_1-1t5p-published")
+
+
+def test_a_baseline_of_a_line_up_has_the_published_options():
+    finish(*alone())
+    Path("runs/cifar100-resnet56/student.json").write_text('{"model": "resnet56"}')
+    recipe = load_recipe("cifar100/resnet20-1t5p-resnet56", ["method.name=dkd"])
+    assert recipe.method.options == {"beta": 2}
 
 
 def test_overrides_and_unknown_names():

@@ -11,7 +11,14 @@ import typer
 
 from classroomkd.cli.bank import bank
 from classroomkd.cli.bench import bench
-from classroomkd.cli.common import Overrides, RecipeArgument, Runs, load_classification, say
+from classroomkd.cli.common import (
+    Overrides,
+    Published,
+    RecipeArgument,
+    Runs,
+    load_classification,
+    say,
+)
 from classroomkd.errors import ClassroomError, RecipeError
 
 # Typer keeps a docstring's lines: below the first they are short enough for 80 columns.
@@ -38,6 +45,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> if left out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+    published: Published = False,
 ) -> None:
     """Train a student and leave a run folder with its weights, its curves and a report.
 
@@ -47,7 +55,13 @@ def train(
     loaded.
     """
     from classroomkd.config import load_recipe
+    from classroomkd.config.lineups import published_name
 
+    if published:
+        try:
+            recipe = published_name(recipe)
+        except ValueError as error:
+            raise RecipeError(recipe, [str(error)]) from error
     checked = load_recipe(recipe, overrides or [])  # mistakes are told before Lightning is loaded
 
     from classroomkd.engine.devices import speaks

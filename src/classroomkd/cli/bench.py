@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from classroomkd.cli.common import say
+from classroomkd.cli.common import Published, say
 from classroomkd.errors import ClassroomError
 
 
@@ -63,6 +63,7 @@ def suite_(
     as_json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON.")
     ] = None,
+    published: Published = False,
 ) -> None:
     r"""Train a suite's runs over their seeds, and compare them with its baseline.
 
@@ -85,7 +86,7 @@ def suite_(
     """
     from classroomkd.config.suite import load_suite
 
-    checked = load_suite(suite, overrides or [], recipes=not table)
+    checked = load_suite(suite, overrides or [], recipes=not table, published=published)
     folder = out or Path("runs") / checked.name
     failures: dict[str, str] = {}
     from classroomkd.bench.suite import changed_runs, run_suite

@@ -24,6 +24,13 @@ Overrides = Annotated[
     ),
 ]
 
+Published = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="Line-ups by the protocol of published numbers: all 50,000 images, float32.",
+    ),
+]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
 
 

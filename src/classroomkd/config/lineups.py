@@ -2,6 +2,10 @@
 
 ``cifar100/resnet20-1t5p-resnet56`` is a student with its mentors, ``cifar100/resnet56`` one of the
 mentors, trained alone: its run is the folder ``runs/cifar100-resnet56``, which line-ups refer to.
+
+With ``-published`` at its end, a name stands for the same by the protocol of published numbers: all
+50,000 images, none of them kept apart for development, and float32; its mentors are trained so,
+too, in folders of their own. Without images to choose an epoch by, the last one's student counts.
 """
 
 import re
@@ -17,6 +21,7 @@ from typing import Any
 import yaml
 
 DATA = "cifar100"
+PUBLISHED = "-published"
 EPOCHS, MILESTONES = 240, (150, 180, 210)
 TEMPERATURE = 12
 _GENTLE = ("MobileNet", "ShuffleNet", "swin")  # learn at 0.01; of swin, it is ours
@@ -55,24 +60,31 @@ class Lineup:
         """Everybody but the student."""
         return self.teachers + self.peers
 
-    def recipe(self, name: str) -> dict[str, Any]:
-        """The recipe, as it would be written, of a run with this name."""
+    def recipe(self, name: str, *, published: bool = False) -> dict[str, Any]:
+        """The recipe, as it would be written, of a run with this name.
+
+        Args:
+            name: of the run.
+            published: train by the protocol of published numbers, from mentors that are, too.
+        """
+        suffix = PUBLISHED if published else ""
         roles = ("teacher",) * len(self.teachers) + ("peer",) * len(self.peers)
         mentors = [
-            {"run": str(_folder(mentor)), "role": role}
+            {"run": str(_folder(mentor + suffix)), "role": role}
             for mentor, role in zip(self.mentors, roles, strict=True)
         ]
         method = {"name": "classroom", **self.method} if mentors else {"name": "none"}
         lr = 0.01 if self.student.startswith(_GENTLE) else 0.05
         return {
             "name": name,
-            "data": {"name": DATA},
+            "data": {"name": DATA, **({"dev": 0} if published else {})},
             "student": {"model": _table()["models"].get(self.student, self.student)},
             "mentors": mentors,
             "method": method,
             "train": {
                 "epochs": self.stop or self.epochs,
                 "batch_size": 64,
+                **({"precision": "fp32"} if published else {}),
                 "optimizer": {"name": "sgd", "lr": lr, "momentum": 0.9, "weight_decay": 5e-4},
                 "schedule": {
                     "name": "step",
@@ -113,9 +125,31 @@ def lineup_recipe(name: str) -> dict[str, Any] | None:
     Example:
         >>> lineup_recipe("cifar100/vgg13")["student"], lineup_recipe("vgg13")
         ({'model': 'vgg13'}, None)
+        >>> lineup_recipe("cifar100/vgg13-published")["data"]
+        {'name': 'cifar100', 'dev': 0}
     """
-    found = list_lineups().get(name)
-    return None if found is None else found.recipe(name.replace("/", "-"))
+    found = list_lineups().get(name.removesuffix(PUBLISHED))
+    if found is None:
+        return None
+    return found.recipe(name.replace("/", "-"), published=name.endswith(PUBLISHED))
+
+
+def published_name(name: str) -> str:
+    """The name of the same line-up by the protocol of published numbers.
+
+    Raises:
+        ValueError: for anything that is no line-up.
+
+    Example:
+        >>> published_name("cifar100/vgg13")
+        'cifar100/vgg13-published'
+    """
+    if lineup_recipe(name) is None:
+        raise ValueError(
+            f"{name} is no line-up: --published is for recipes that `classroomkd list lineups`"
+            " shows; elsewhere, set data.dev=0 train.precision=fp32 and the schedule"
+        )
+    return name.removesuffix(PUBLISHED) + PUBLISHED
 
 
 def how_to_make(folder: Path) -> str | None:
@@ -123,12 +157,15 @@ def how_to_make(folder: Path) -> str | None:
 
     >>> how_to_make(Path("runs/cifar100-vgg13"))
     'classroomkd train cifar100/vgg13'
+    >>> how_to_make(Path("runs/cifar100-vgg13-published"))
+    'classroomkd train cifar100/vgg13 --published'
     """
     name = folder.name.replace("-", "/", 1)
-    if name not in list_lineups():
+    if lineup_recipe(name) is None:
         return None
+    protocol = " --published" if name.endswith(PUBLISHED) else ""
     elsewhere = "" if folder == Path("runs") / folder.name else f" --out {folder}"
-    return f"classroomkd train {name}{elsewhere}"
+    return f"classroomkd train {name.removesuffix(PUBLISHED)}{protocol}{elsewhere}"
 
 
 def _folder(who: str) -> Path:

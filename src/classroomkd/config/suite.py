@@ -32,7 +32,7 @@ from pydantic import (
 
 from classroomkd.config.fields import Section, Seed, snapshot_folder
 from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
-from classroomkd.config.lineups import list_lineups
+from classroomkd.config.lineups import PUBLISHED, lineup_recipe, published_name
 from classroomkd.config.mistakes import describe
 from classroomkd.config.reading import AnyRecipe, list_recipes, load_recipe
 from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name
@@ -47,7 +47,7 @@ def _recipe_file(text: Any, info: ValidationInfo) -> Path:
         return beside
     if str(text) in list_recipes():
         return list_recipes()[str(text)]
-    if str(text) in list_lineups():
+    if lineup_recipe(str(text)) is not None:
         return Path(str(text))
     if beside.suffix in ENDINGS:
         raise ValueError(f"no such file: {beside}{nearest_path(beside)}")
@@ -171,7 +171,13 @@ def find_suite(source: str | Path) -> Path:
     return find_file(source, "suite", list_suites())
 
 
-def load_suite(source: str | Path, overrides: Sequence[str] = (), *, recipes: bool = True) -> Suite:
+def load_suite(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    recipes: bool = True,
+    published: bool = False,
+) -> Suite:
     """Read and check a suite.
 
     Args:
@@ -179,6 +185,8 @@ def load_suite(source: str | Path, overrides: Sequence[str] = (), *, recipes: bo
         overrides: more changes for every run, after its own.
         recipes: also check every run's recipe. A folder that the suite itself will make counts as
             there already.
+        published: of line-ups alone: train them by the protocol of published numbers (see
+            `classroomkd.config.lineups`), as a suite with another name.
 
     Raises:
         RecipeError: with every mistake and its path, such as ``runs.kd: method.temprature: ...``.
@@ -194,9 +202,25 @@ def load_suite(source: str | Path, overrides: Sequence[str] = (), *, recipes: bo
         name: run.model_copy(update={"set": run.set + added}) for name, run in suite.runs.items()
     }
     suite = suite.model_copy(update={"runs": runs})
+    if published:
+        suite = _published(suite, str(path))
     if mistakes := _mistakes(suite, recipes=recipes):
         raise RecipeError(str(path), mistakes)
     return suite
+
+
+def _published(suite: Suite, source: str) -> Suite:
+    """The same suite by the protocol of published numbers; all its recipes must be line-ups."""
+
+    def base(part: Suite | SuiteRun) -> dict[str, Any]:
+        return {"base": part.base and Path(published_name(part.base.as_posix()))}
+
+    try:
+        runs = {name: run.model_copy(update=base(run)) for name, run in suite.runs.items()}
+        own = base(suite)
+    except ValueError as error:
+        raise RecipeError(source, [str(error)]) from error
+    return suite.model_copy(update={**own, "runs": runs, "name": f"{suite.name}{PUBLISHED}"})
 
 
 def _describe(item: Any) -> str:
