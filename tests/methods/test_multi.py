@@ -70,8 +70,8 @@ def test_classroom_is_classroom_loss(group, mentoring, task_weight):
 def test_defaults_are_those_of_classroom_loss():
     assert_is_classroom_loss()
     options = method_options("classroom")().model_dump()
-    ours = [options.pop(name) for name in ("divergence", "standardize", "also")]
-    assert ours == ["kl", False, None]
+    ours = [options.pop(name) for name in ("divergence", "standardize", "also", "ablation")]
+    assert ours == ["kl", False, None, None]
     assert options == {name: classroom_loss.__kwdefaults__[name] for name in options}
 
 

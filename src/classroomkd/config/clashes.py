@@ -28,6 +28,7 @@ def clashes(recipe: Recipe) -> Iterator[str]:
         yield from _learning_mentors(recipe, method)
         yield from _soft_targets(recipe, method)
         yield from _sharded_mentors(recipe, method, stored)
+        yield from _unmeasured_mentors(recipe, method)
     if stored and recipe.data.copies > 1:
         yield (
             "data.copies: a bank holds one view of a sample for each epoch: leave out data.copies,"
@@ -67,4 +68,21 @@ def _sharded_mentors(recipe: Recipe, method: Method, stored: bool) -> Iterator[s
             "train.mentor_placement: shard has each mentor in one process, which tells the others"
             f" its logits at every step; it does not go with {' and '.join(found)}: leave it out,"
             " or use offload"
+        )
+
+
+def _unmeasured_mentors(recipe: Recipe, method: Method) -> Iterator[str]:
+    if not method.needs_accuracy:
+        return
+    lacking = {
+        "data.dev=0, since there is nothing to measure it on": not recipe.data.dev,
+        "mentors that train along, whose accuracy changes": any(m.train for m in recipe.mentors),
+        "mentors of which only outputs are here": any(m.outputs for m in recipe.mentors),
+        "train.mentor_placement: shard": recipe.train.mentor_placement == "shard",
+    }
+    if found := [what for what, there in lacking.items() if there]:
+        yield (
+            "method.prior: each mentor's accuracy on the development split is measured before"
+            f" training, which does not go with {' and '.join(found)}: leave method.prior out, or"
+            " these"
         )

@@ -207,6 +207,8 @@ class PoseRecipe(RunRecipe):
                 f"lessons.task: {self.method.name} is made for {own}, and its mentors would not be"
                 f" heard beside {self.lessons.task}: leave lessons.task out, or set it to {own}"
             )
+        if method and method.needs_accuracy:
+            yield "method.prior: mentors of poses are not measured before training; leave it out"
         if self.train.skip is not None:
             yield "train.skip: not for pose; leave it out"
         if self.train.mentor_placement == "shard":

@@ -168,6 +168,25 @@ def better_than_student(now: Standing) -> Tensor:
     return now.mentor_divergence < now.rival_divergence
 
 
+def best(now: Standing) -> Tensor:
+    """Only the mentor of the highest score teaches, the first of equals; ``[M, B, G]``."""
+    count = len(now.mentor_divergence)
+    if not count:
+        return everyone(now)
+    first = now.mentor_divergence.argmin(0, keepdim=True)
+    place = torch.arange(count, device=first.device).view(-1, 1, 1)
+    return (place == first) & everyone(now)
+
+
+def soft_gate(now: Standing, width: float) -> Tensor:
+    r"""A filter without a step, ``sigmoid((r_m - r_s) / h)`` in (0, 1), ``[M, B, G]``.
+
+    Mentors a little behind the student still teach, at less than half of their weight.
+    """
+    rival = torch.exp(-now.rival_divergence)
+    return torch.sigmoid((now.mentor_score - rival) / width)
+
+
 def correct(now: Standing) -> Tensor:
     """Whether each mentor's most probable bin is the target's in every block; ``[M, B, U]``."""
     hits = [

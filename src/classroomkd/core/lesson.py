@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.core.divergence import cross_entropy, kl_divergence
+from classroomkd.core.ensemble import Mean, ensemble, shares
 from classroomkd.core.filter import Blocks, Standing, everyone, unit_mean
 from classroomkd.core.mentoring import Temperatures, gap
 
@@ -102,6 +103,12 @@ class Choices:
         divergence: of a `Comparison`; ``[M, B, U]``.
         transform: of the logits before they are compared, ``[..., K] -> [..., K]``.
         task: the student's own loss from its logits and the target, ``[B, U]``.
+        total: by which all weights are multiplied.
+        normalize: whether the weights of those who teach a sample are made to add up to 1 first.
+        mean: how those who teach a sample become one mentor, by their weights, whose temperature
+            follows its own gap; None where each teaches by a term of its own.
+        tau_squared: whether the divergence shrinks with the square of the temperature, and so is
+            multiplied by the temperatures; False for correlations.
     """
 
     choose: Callable[[Standing], Tensor]
@@ -111,6 +118,10 @@ class Choices:
     divergence: Divergence = kl
     transform: Transform = as_they_are
     task: Task = labels
+    total: float = 1.0
+    normalize: bool = False
+    mean: Mean | None = None
+    tau_squared: bool = True
 
 
 def teach(student: Blocks, now: Standing, choices: Choices) -> Lesson:
@@ -145,9 +156,19 @@ def mentor_terms(student: Blocks, now: Standing, choices: Choices) -> MentorTerm
     """The mentors' part of a lesson; arguments as for `teach`."""
     with torch.no_grad():
         active, weight = choices.choose(now), choices.weigh(now)
-        mentor_tau, student_tau = choices.temper(now)
-        factor = torch.where(active, weight * mentor_tau * student_tau, 0)
-    if not now.mentor_divergence.shape[0]:
+        if choices.normalize or choices.mean is not None:
+            weight = shares(torch.where(active, weight, 0))
+        weight = choices.total * weight
+        # With a mean, one mentor teaches at the total weight; its members share what it says.
+        teaching, teacher, teacher_weight, part = now, active, weight, None
+        if choices.mean is not None and len(active):
+            teaching, part = ensemble(now, weight, choices.mean)
+            teacher = active.any(0, keepdim=True)
+            teacher_weight = weight.sum(0, keepdim=True)
+        mentor_tau, student_tau = choices.temper(teaching)
+        scale = mentor_tau * student_tau if choices.tau_squared else 1.0
+        factor = torch.where(teacher, teacher_weight * scale, 0)
+    if not len(active):
         nothing = student[0].new_zeros(0, len(student[0]), dtype=now.mentor_divergence.dtype)
         return MentorTerms(nothing, active, weight, mentor_tau)
     taught = _sum_blocks(
@@ -159,13 +180,14 @@ def mentor_terms(student: Blocks, now: Standing, choices: Choices) -> MentorTerm
                     student_tau,
                     mentor_tau,
                     target,
-                    active,
+                    teacher,
                 )
             )
-            for z, mentor, target in zip(student, now.mentors, now.target, strict=True)
+            for z, mentor, target in zip(student, teaching.mentors, now.target, strict=True)
         ]
     )
-    return MentorTerms(unit_mean(factor * taught, now.mentor_weight), active, weight, mentor_tau)
+    loss = unit_mean(factor * taught, teaching.mentor_weight)
+    return MentorTerms(loss if part is None else part * loss, active, weight, mentor_tau)
 
 
 def make_lesson(

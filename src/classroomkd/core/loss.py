@@ -19,7 +19,15 @@ from classroomkd.core.lesson import (
     teach,
     without_ranks,
 )
-from classroomkd.core.options import OPTIONS, Mentoring, TaskWeight, classroom_choices
+from classroomkd.core.options import (
+    OPTIONS,
+    Mentoring,
+    Mix,
+    Select,
+    TaskWeight,
+    Weighting,
+    classroom_choices,
+)
 
 
 def classroom_loss(
@@ -34,10 +42,17 @@ def classroom_loss(
     temperature: float = 12.0,
     group: Group = "sample",
     filtering: bool = True,
+    select: Select = "better",
     require_correct: bool = False,
+    weighting: Weighting = "score",
+    prior: Tensor | None = None,
+    normalize: bool = False,
+    mix: Mix = "terms",
+    weight: float = 1.0,
     mentoring: Mentoring = "gap",
     task_weight: TaskWeight = "student",
     divergence: Divergence = kl,
+    tau_squared: bool = True,
     transform: Transform = as_they_are,
     compat: Literal["official"] | None = None,
 ) -> Lesson:
@@ -78,12 +93,30 @@ def classroom_loss(
         temperature: ``T``, the temperature's range: 12 for CIFAR-100, 4 to 8 for ImageNet.
         group: what is ranked together: each ``"sample"``, the whole ``"batch"`` (geometric mean),
             or each ``"unit"`` (then statistics have a further axis ``U``).
-        filtering: False lets every mentor teach with weight 1 (the paper's ablation).
+        filtering: False lets every mentor teach with weight 1: short for ``select="all"`` and
+            ``weighting="equal"``. The authors' ablation without a filter has ``mentoring="none"``
+            and ``task_weight=1`` besides.
+        select: who teaches a sample: mentors ``"better"`` than the student (the knowledge filter);
+            ``"all"``; only the ``"best"``; or all, each by a ``"soft"`` gate
+            ``sigmoid((r_m - r_s) / 0.1)`` in its weight.
         require_correct: teach only where the mentor's most probable class is the true one, too.
+        weighting: ``w_m`` by ``"score"`` as above, or ``"equal"`` to 1; or a function of how
+            everybody stands (`core.filter.Standing`), ``[M, B, G]``.
+        prior: ``[M]``, by which each mentor's weight is multiplied on all samples, such as from
+            its accuracy on development data.
+        normalize: make the weights of those who teach a sample add up to 1.
+        mix: ``"terms"``: each active mentor teaches by a term of its own; else all of them teach
+            together as one, by the mean of their ``"logits"``, of their standardised logits
+            (``"zscores"``) or of their ``"probabilities"``, by their weights made to add up to 1.
+            The temperature then follows the gap of the ensemble, whose score is the weighted
+            geometric mean of its members'.
+        weight: of all mentors' terms together, beside the weights of each.
         mentoring: ``"gap"``; ``"none"`` for temperature 1; ``"fixed"`` for temperature ``T``;
             ``"dtkd"`` for DTKD's temperatures (the paper's ablations).
         task_weight: ``lambda``: the ``"student"``'s own score, the ``"batch"``'s, or a number.
         divergence: of a `Comparison`, ``[M, B, U]``; the KL divergence by default.
+        tau_squared: multiply the divergence by the squared temperature, with which a KL divergence
+            shrinks; False for divergences that do not, such as correlations.
         transform: of the logits before they are compared, such as standardisation.
         compat: ``"official"`` reproduces the batch mode of the authors' code, with its rounded
             weights and its gate ``>=``; it ranks batches whatever `group` says, and the other
@@ -112,10 +145,17 @@ def classroom_loss(
         temperature=temperature,
         group=group,
         filtering=filtering,
+        select=select,
         require_correct=require_correct,
+        weighting=weighting,
+        prior=prior,
+        normalize=normalize,
+        mix=mix,
+        weight=weight,
         mentoring=mentoring,
         task_weight=task_weight,
         divergence=divergence,
+        tau_squared=tau_squared,
         transform=transform,
         compat=compat,
     )
@@ -180,13 +220,16 @@ class ClassroomLoss(nn.Module):
         torch.Size([4, 2])
     """
 
+    prior: Tensor | None
+
     def __init__(self, **options: object) -> None:
         super().__init__()
         known = OPTIONS.keys()
         if unknown := options.keys() - known:
             raise TypeError(f"unknown options {sorted(unknown)}; known: {sorted(known)}")
         classroom_choices(**options)  # type: ignore[arg-type]  # a mistake shows now, not in step 1
-        self.options = options
+        self.options = {name: value for name, value in options.items() if name != "prior"}
+        self.register_buffer("prior", options.get("prior"))  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -207,8 +250,13 @@ class ClassroomLoss(nn.Module):
             taught_weight=taught_weight,
             heard=heard,
             ranking=ranking,
+            prior=self.prior,
             **self.options,  # type: ignore[arg-type]
         )
+
+    def choices(self) -> tuple[Group, Choices]:
+        """What is ranked together, and the choices that the options stand for."""
+        return classroom_choices(prior=self.prior, **self.options)  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:
         """The options that differ from the defaults."""

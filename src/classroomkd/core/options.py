@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
 
@@ -10,11 +11,16 @@ from torch import Tensor
 from classroomkd.core import filter as knowledge
 from classroomkd.core import mentoring as pace
 from classroomkd.core import official
+from classroomkd.core.ensemble import MEANS
 from classroomkd.core.filter import GROUPS, Group, Standing
 from classroomkd.core.lesson import Choices, Divergence, Transform, as_they_are, kl
 
 Mentoring = Literal["gap", "dtkd", "fixed", "none"]
 TaskWeight = float | Literal["student", "batch"]
+Select = Literal["better", "all", "best", "soft"]
+Weighting = Literal["score", "equal"] | Callable[[Standing], Tensor]
+Mix = Literal["terms", "logits", "zscores", "probabilities"]
+GATE_WIDTH = 0.1  # of the soft gate, in probability
 
 
 def classroom_choices(
@@ -22,10 +28,17 @@ def classroom_choices(
     temperature: float = 12.0,
     group: Group = "sample",
     filtering: bool = True,
+    select: Select = "better",
     require_correct: bool = False,
+    weighting: Weighting = "score",
+    prior: Tensor | None = None,
+    normalize: bool = False,
+    mix: Mix = "terms",
+    weight: float = 1.0,
     mentoring: Mentoring = "gap",
     task_weight: TaskWeight = "student",
     divergence: Divergence = kl,
+    tau_squared: bool = True,
     transform: Transform = as_they_are,
     compat: Literal["official"] | None = None,
 ) -> tuple[Group, Choices]:
@@ -34,21 +47,29 @@ def classroom_choices(
     Arguments and errors are those of `classroom_loss`.
     """
     _check_options(temperature, group, mentoring, task_weight)
+    _check_mixture(filtering, select, weighting, mix, weight)
     if compat is not None:
         _check_compat(
             compat,
             filtering=filtering,
+            select=select,
             require_correct=require_correct,
+            weighting=weighting,
+            prior=prior,
+            normalize=normalize,
+            mix=mix,
             mentoring=mentoring,
             task_weight=task_weight,
             divergence=divergence,
+            tau_squared=tau_squared,
             transform=transform,
         )
-        return "batch", official.choices(temperature)
-    choose = knowledge.better_than_student if filtering else knowledge.everyone
+        return "batch", replace(official.choices(temperature), total=weight)
+    if not filtering:
+        select, weighting = "all", "equal"
     choices = Choices(
-        choose=(lambda now: choose(now) & knowledge.correct(now)) if require_correct else choose,
-        weigh=knowledge.score_weight if filtering else knowledge.unit_weights,
+        choose=_choose(select, require_correct),
+        weigh=_weigh(weighting, prior, soft=select == "soft"),
         temper={
             "gap": partial(pace.gap_temperature, scale=temperature),
             "dtkd": partial(pace.dtkd_temperature, scale=temperature),
@@ -58,12 +79,45 @@ def classroom_choices(
         task_weight=_task_weight(task_weight),
         divergence=divergence,
         transform=transform,
+        total=weight,
+        normalize=normalize,
+        mean=MEANS.get(mix),
+        tau_squared=tau_squared,
     )
     return group, choices
 
 
 OPTIONS: dict[str, object] = classroom_choices.__kwdefaults__ or {}
 """The defaults of the options, by name."""
+
+
+def _choose(select: Select, require_correct: bool) -> Callable[[Standing], Tensor]:
+    chosen = {
+        "better": knowledge.better_than_student,
+        "all": knowledge.everyone,
+        "best": knowledge.best,
+        "soft": knowledge.everyone,
+    }[select]
+    if require_correct:
+        return lambda now: chosen(now) & knowledge.correct(now)
+    return chosen
+
+
+def _weigh(weighting: Weighting, prior: Tensor | None, soft: bool) -> Callable[[Standing], Tensor]:
+    named = {"score": knowledge.score_weight, "equal": knowledge.unit_weights}
+    weigh = weighting if callable(weighting) else named[weighting]
+    if prior is None and not soft:
+        return weigh
+
+    def scaled(now: Standing) -> Tensor:
+        value = weigh(now)
+        if prior is not None:
+            if prior.shape != value.shape[:1]:
+                raise ValueError(f"prior has shape {tuple(prior.shape)} for {len(value)} mentors")
+            value = value * prior.to(value).view(-1, 1, 1)
+        return value * knowledge.soft_gate(now, GATE_WIDTH) if soft else value
+
+    return scaled
 
 
 def _task_weight(task_weight: TaskWeight) -> Callable[[Standing], Tensor | float]:
@@ -90,8 +144,31 @@ def _check_options(
         raise ValueError(f"task_weight must be 'student', 'batch' or a number, got {task_weight!r}")
 
 
+def _check_mixture(
+    filtering: bool, select: Select, weighting: Weighting, mix: Mix, weight: float
+) -> None:
+    for name, value, known in (
+        ("select", select, get_args(Select)),
+        ("weighting", weighting, ("score", "equal")),
+        ("mix", mix, get_args(Mix)),
+    ):
+        if value not in known and not callable(value):
+            raise ValueError(f"{name} must be one of {known}, got {value!r}")
+    if not filtering and (select, weighting) != ("better", "score"):
+        raise ValueError(
+            "filtering=False stands for select='all' and weighting='equal': leave it out to choose"
+            " these by themselves"
+        )
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"weight must be 0 or more and finite, got {weight}")
+
+
 def _check_compat(compat: str, **options: object) -> None:
     if compat != "official":
         raise ValueError(f"compat must be 'official' or None, got {compat!r}")
-    if changed := [name for name, value in options.items() if value != OPTIONS[name]]:
+    if changed := [
+        name
+        for name, value in options.items()
+        if isinstance(value, Tensor) or value != OPTIONS[name]
+    ]:
         raise ValueError(f"compat='official' decides {', '.join(changed)}: leave the default")

@@ -20,6 +20,7 @@ from classroomkd.mentors import AwayMentor, Mentor, mentor_names, open_mentor
 from classroomkd.methods import Method, Outputs, create_method, method_class
 from classroomkd.models import Network, build_model, load_weights
 from classroomkd.models.external.pixels import FitPixels
+from classroomkd.tasks.classification import accuracy
 
 
 def build_classroom(
@@ -62,15 +63,21 @@ def build_classroom(
     torch.manual_seed(recipe.seed)
     method = create_method(recipe.method.name, **recipe.method.options)
     _check_bank(recipe, method)
-    _show_shapes(method, student, mentors, train_set, device)
     plain = partial(ViewLoader, device=device, channels_last=recipe.train.channels_last)
+    dev = plain(dev_set, EVALUATION_BATCH) if dev_set is not None else None
+    if method.needs_accuracy and dev is not None:  # a recipe without is refused
+        found = [accuracy(mentor, dev) for mentor in mentors]
+        told = (f"{m.name} {value:.1f} %" for m, value in zip(mentors, found, strict=True))
+        say(f"mentors count by their accuracy on the development split: {', '.join(told)}")
+        method.set_accuracy(found)
+    _show_shapes(method, student, mentors, train_set, device)
     return Classroom(
         recipe=recipe,
         student=student,
         mentors=mentors,
         method=method.to(device),
         train=training_views(recipe, train_set, device, views=method.views, team=team),
-        dev=plain(dev_set, EVALUATION_BATCH) if dev_set is not None else None,
+        dev=dev,
         device=device,
         hearing=Hearing(
             mentors,

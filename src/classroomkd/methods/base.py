@@ -52,6 +52,8 @@ class Method(nn.Module):
         needs_preactivations: whether it reads features before their last ReLU, too.
         needs_index: whether it keeps something for each sample of the training set: then it is
             shown the set by `enroll`, and `lesson` takes the samples' numbers as ``index``.
+        needs_accuracy: whether it weighs mentors by their accuracy on development data, of which it
+            is told by `set_accuracy` before training.
         mutual: whether mentors may train along with the student (see `peer_loss`).
         soft_targets: whether a target may be probabilities ``[B, C]``, as of mixed samples.
         views: how many views of each sample it wants in a batch: first all samples in one view,
@@ -68,6 +70,7 @@ class Method(nn.Module):
     needs_features: bool = False
     needs_preactivations: bool = False
     needs_index: bool = False
+    needs_accuracy: bool = False
     mutual: bool = False
     soft_targets: bool = True
     views: int = 1
@@ -112,6 +115,9 @@ class Method(nn.Module):
 
     def setup(self, student: Outputs, mentors: Sequence[Outputs]) -> None:
         """Build trainable parts from the shapes of a first batch; called once, before training."""
+
+    def set_accuracy(self, accuracy: Sequence[float]) -> None:
+        """Be told the mentors' accuracies on development data, in percent, before `setup`."""
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Be told that epoch ``epoch`` (from 0) of ``epochs`` begins."""

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from classroomkd.core import Choices, ClassroomLoss, Lesson
 from classroomkd.core.filter import Group
-from classroomkd.core.options import Mentoring, classroom_choices
+from classroomkd.core.options import OPTIONS, Mentoring, Mix, Select
 from classroomkd.methods.base import Method, Outputs
+from classroomkd.methods.confidence import confidence_weight
 from classroomkd.methods.divergences import DivergenceName, logit_transform, named_divergence
+from classroomkd.methods.multi import entropy_weight
 from classroomkd.methods.options import Weight
 from classroomkd.methods.registry import (
     create_method,
@@ -40,6 +42,48 @@ def _named(also: str | dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
+Ablation = Literal["no_filter", "no_mentoring", "dtkd"]
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no_filter": {"filtering": False, "mentoring": "none", "task_weight": 1.0},
+    "no_mentoring": {"mentoring": "none"},
+    "dtkd": {"mentoring": "dtkd"},
+}
+
+
+def _ablated(options: dict[str, Any], ablation: Ablation | None) -> dict[str, Any]:
+    """The options with those that an ablation of the paper stands for."""
+    if ablation is None:
+        return options
+    changes = ABLATIONS[ablation]
+    if clash := [
+        name for name, value in changes.items() if options[name] not in (value, OPTIONS[name])
+    ]:
+        raise ValueError(f"ablation={ablation!r} decides {', '.join(clash)}: leave the default")
+    if options["compat"] is None:
+        return options | changes
+    if ablation == "no_mentoring":  # the batch mode without a gap: temperature 1
+        return options | {"temperature": 0.0}
+    raise ValueError(
+        f"compat='official' has no ablation {ablation!r}; without a filter it is the same as"
+        " ablation='no_filter' alone, and its temperatures of DTKD are another thing: leave compat"
+        " out"
+    )
+
+
+def accuracy_prior(accuracy: Tensor) -> Tensor:
+    r"""Weights of mentors from their accuracies, ``[M] -> [M]``, 1 on average.
+
+    .. math:: \pi_m = M \frac{e^{a_m / 5}}{\sum_k e^{a_k / 5}}
+
+    ``a`` is in percent: who is five points better counts ``e`` times as much.
+
+    Example:
+        >>> accuracy_prior(torch.tensor([60.0, 55.0])).round(decimals=3)
+        tensor([1.4620, 0.5380])
+    """
+    return len(accuracy) * torch.softmax(accuracy / 5.0, dim=0)
+
+
 Also = Annotated[str | dict[str, Any], AfterValidator(_named)]
 
 
@@ -59,16 +103,33 @@ class Classroom(Method):
     Args:
         temperature: ``T`` of ``tau = 1 + T gap``.
         group: what is ranked together, each ``"sample"`` or the ``"batch"``.
-        filtering: False lets every mentor teach with weight 1.
+        filtering: False lets every mentor teach with weight 1: short for ``select: all`` and
+            ``weighting: equal``.
+        select: who teaches a sample: mentors ``"better"`` than the student (the filter), ``"all"``,
+            the ``"best"`` alone, or all by a ``"soft"`` gate.
         require_correct: whether a mentor's prediction must be right, too.
+        weighting: of those: by ``"score"`` (the paper), ``"equal"``, by ``"confidence"`` (CA-MKD:
+            low cross-entropy with the label) or ``"entropy"`` (EBKD: sure predictions).
+        prior: ``"accuracy"`` multiplies a mentor's weight by ``exp(a / 5)``, scaled to 1 on
+            average over the mentors, where ``a`` is its accuracy in percent on the development
+            split, measured before training.
+        normalize: whether the weights of those who teach a sample add up to 1.
+        mix: ``"terms"``: each teaches by itself; else all teach as one, by the mean of their
+            ``"logits"``, of standardised logits (``"zscores"``) or of ``"probabilities"``.
+        weight: of the mentors' terms together.
         mentoring: ``"gap"``, ``"none"`` (temperature 1), ``"fixed"`` (T) or ``"dtkd"``.
         task_weight: of the cross-entropy: the ``"student"``'s score, the ``"batch"``'s, a number.
-        divergence: what is learnt from an active mentor: ``"kl"``, ``"dkd"`` or ``"dist"``, the
-            latter two with their usual options, or ``"none"`` for what ``also`` says alone.
+        divergence: what is learnt from an active mentor: ``"kl"``, ``"dkd"``, ``"rld"`` or
+            ``"dist"``, the latter with their usual options, or ``"none"`` for what ``also`` says
+            alone. DIST's correlations do not shrink with the temperature, and so are not
+            multiplied by its square: they have the published weight of 32 at any.
         standardize: compare z-scores of the logits (LSKD).
         also: a method of one mentor by name, or its name and options, such as ``at`` or
             ``{name: at, weight: 500}``.
         compat: ``"official"`` for the batch mode of the authors' code.
+        ablation: the paper's ablations, which set the options that belong together:
+            ``"no_filter"`` (every mentor, weight 1, temperature 1, task weight 1),
+            ``"no_mentoring"`` (temperature 1), ``"dtkd"`` (temperatures of DTKD).
 
     Reference: Sarode et al., Classroom-Inspired Multi-Mentor Distillation with Adaptive Learning
     Strategies, 2024. ``also`` is ours.
@@ -88,26 +149,44 @@ class Classroom(Method):
         temperature: Weight = 12.0,
         group: Group = "sample",
         filtering: bool = True,
+        select: Select = "better",
         require_correct: bool = False,
+        weighting: Literal["score", "equal", "confidence", "entropy"] = "score",
+        prior: Literal["accuracy"] | None = None,
+        normalize: bool = False,
+        mix: Mix = "terms",
+        weight: Weight = 1.0,
         mentoring: Mentoring = "gap",
         task_weight: Weight | Literal["student", "batch"] = "student",
         divergence: DivergenceName = "kl",
         standardize: bool = False,
         also: Also | None = None,
         compat: Literal["official"] | None = None,
+        ablation: Ablation | None = None,
     ) -> None:
         super().__init__()
-        self.loss = ClassroomLoss(
-            temperature=temperature,
-            group=group,
-            filtering=filtering,
-            require_correct=require_correct,
-            mentoring=mentoring,
-            task_weight=task_weight,
-            divergence=named_divergence(divergence),
-            transform=logit_transform(standardize),
-            compat=compat,
-        )
+        learnt = named_divergence(divergence)
+        options: dict[str, Any] = {
+            "temperature": temperature,
+            "group": group,
+            "filtering": filtering,
+            "select": select,
+            "require_correct": require_correct,
+            "weighting": {"confidence": confidence_weight, "entropy": entropy_weight}.get(
+                weighting, weighting
+            ),
+            "normalize": normalize,
+            "mix": mix,
+            "weight": weight,
+            "mentoring": mentoring,
+            "task_weight": task_weight,
+            "divergence": learnt.divergence,
+            "tau_squared": learnt.tau_squared,
+            "transform": logit_transform(standardize),
+            "compat": compat,
+        }
+        self.loss = ClassroomLoss(**_ablated(options, ablation))
+        self.needs_accuracy = prior is not None
         self.also = None if also is None else _named(also)
         self.second = nn.ModuleList()
         if self.also is not None:
@@ -121,11 +200,15 @@ class Classroom(Method):
         self._roll: tuple[Tensor, Tensor] | None = None
         self._epoch = 0, 1
 
+    def set_accuracy(self, accuracy: Sequence[float]) -> None:
+        """Weigh each mentor by its accuracy; see `accuracy_prior`."""
+        self.loss.prior = accuracy_prior(torch.tensor(accuracy, dtype=torch.float64)).float()
+
     def composition(self) -> tuple[Group, Choices] | None:
         """The classroom's choices; None with a second method, which reads more than logits."""
         if self.also is not None:
             return None
-        return classroom_choices(**self.loss.options)  # type: ignore[arg-type]
+        return self.loss.choices()
 
     def enroll(self, index: Tensor, target: Tensor) -> None:
         """Keep the training set for the second method, until `setup`."""
@@ -158,6 +241,10 @@ class Classroom(Method):
         index: Tensor | None = None,
     ) -> Lesson:
         """`classroom_loss` on the logits, and what the second method adds."""
+        if self.needs_accuracy and self.loss.prior is None:
+            raise RuntimeError(
+                "prior='accuracy' needs the mentors' accuracies: call method.set_accuracy(percents)"
+            )
         lesson = self.loss(student.logits, [mentor.logits for mentor in mentors], target)
         if self.also is None or not mentors:
             return lesson

@@ -43,7 +43,7 @@ class LogitMethod(Method):
         """The choices, with the weights of this moment of the warm-up."""
         if self.ramp == 1:
             return self.choices
-        return replace(self.choices, weigh=lambda now: self.ramp * self.choices.weigh(now))
+        return replace(self.choices, total=self.ramp * self.choices.total)
 
     def composition(self) -> tuple[Group, Choices]:
         """What is ranked together, and the choices with the weights of this moment."""

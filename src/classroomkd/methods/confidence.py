@@ -75,7 +75,7 @@ class CAMKD(FromAll):
         standardize: bool = False,
     ) -> None:
         def weigh(now: Standing) -> Tensor:
-            return weight * confidence(now.mentor_divergence)
+            return weight * confidence_weight(now)
 
         super().__init__(temperature, weigh, task_weight, standardize=standardize)
         self.feature_weight = feature_weight
@@ -152,3 +152,8 @@ def confidence(loss: Tensor) -> Tensor:
     others = heard.sum(0) - 1
     wrong = torch.softmax(torch.where(heard, loss, -torch.inf), dim=0)
     return torch.where(heard, torch.where(others > 0, (1 - wrong) / others.clamp_min(1), 1), 0)
+
+
+def confidence_weight(now: Standing) -> Tensor:
+    """CA-MKD's weights from the cross-entropies of predictions, ``[M, B, G]``."""
+    return confidence(now.mentor_divergence)

@@ -1,10 +1,12 @@
 """Divergences of logit methods, each usable in any composition of choices; and standardised logits.
 
 Each gives ``[M, B, U]``, one value for each mentor, sample and unit, without the factor ``tau**2``
-that a lesson multiplies it by. Shapes: ``M`` mentors, ``B`` samples, ``U`` units, ``K`` bins.
+that a lesson multiplies those by that shrink with it. Shapes: ``M`` mentors, ``B`` samples, ``U``
+units, ``K`` bins.
 """
 
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +16,29 @@ from classroomkd.core import Comparison
 from classroomkd.core.divergence import kl_divergence, statistics_dtype
 from classroomkd.core.lesson import Divergence, Transform, as_they_are, kl
 
-DivergenceName = Literal["kl", "dkd", "dist", "none"]
+DivergenceName = Literal["kl", "dkd", "rld", "dist", "none"]
 
 
-def named_divergence(name: DivergenceName) -> Divergence:
-    """A divergence by name, with its usual options."""
-    return {"kl": kl, "dkd": decoupled_kl, "dist": correlation, "none": nothing}[name]
+class NamedDivergence(NamedTuple):
+    """A divergence, and whether it shrinks with the square of the temperature."""
+
+    divergence: Divergence
+    tau_squared: bool
+
+
+def named_divergence(name: DivergenceName) -> NamedDivergence:
+    """A divergence by name, with its usual options, at the strength of the method of that name.
+
+    DIST counts its correlations by ``2 * 4**2`` on CIFAR-100; they do not shrink with the
+    temperature, so this is their weight at any.
+    """
+    return {
+        "kl": NamedDivergence(kl, True),
+        "dkd": NamedDivergence(decoupled_kl, True),
+        "rld": NamedDivergence(refined_kl, True),
+        "dist": NamedDivergence(partial(correlation, beta=32.0, gamma=32.0), False),
+        "none": NamedDivergence(nothing, True),
+    }[name]
 
 
 def nothing(pair: Comparison) -> Tensor:
@@ -64,7 +83,39 @@ def decoupled_kl(pair: Comparison, alpha: float = 1.0, beta: float = 8.0) -> Ten
         pair.student_temperature,
         pair.mentor_temperature,
     )
-    return alpha * _binary_kl(mentor, student, true) + beta * among_others
+    return alpha * _binary_kl(mentor, student, true, true) + beta * among_others
+
+
+def refined_kl(pair: Comparison, alpha: float = 1.0, beta: float = 8.0) -> Tensor:
+    r"""Refined logits: a mentor's confidence, and its order of the classes that it ranks below.
+
+    .. math:: \alpha \frac{1}{\tau^2} KL(b_m \| b_s) + \beta KL(\hat p_m \| \hat p_s)
+
+    with ``b_m = (max p_m, 1 - max p_m)`` and ``b_s = (p_s[y], 1 - p_s[y])`` at temperature 1,
+    whichever class the mentor thinks most probable, and ``p-hat`` the predictions at ``tau`` over
+    the classes to which the mentor gives a smaller logit than to the true one. A mentor that errs
+    so teaches nothing that contradicts the label, and still how the other classes relate. The
+    first term is without temperature and divided by the ``tau**2`` that a lesson multiplies by. Of
+    a target of probabilities, ``y`` is the most probable class.
+
+    Reference: Sun et al., Knowledge Distillation with Refined Logits, 2024, arXiv 2408.07703 (RLD).
+    """
+    target = pair.target.argmax(-1) if pair.target.is_floating_point() else pair.target
+    true = F.one_hot(target, pair.student.shape[-1]).bool()
+    one = torch.ones_like(pair.mentor_temperature)
+    student, mentor = _log_softmax(pair.student, one), _log_softmax(pair.mentors, one)
+    top = F.one_hot(pair.mentors.argmax(-1), pair.mentors.shape[-1]).bool()
+    confidence = _binary_kl(mentor, student, top, true)
+    index = target.expand(pair.mentors.shape[:-1]).unsqueeze(-1)
+    hidden = pair.mentors >= pair.mentors.gather(-1, index)
+    below = kl_divergence(
+        _without(pair.student, hidden),
+        _without(pair.mentors, hidden),
+        pair.student_temperature,
+        pair.mentor_temperature,
+    )
+    factor = pair.student_temperature * pair.mentor_temperature
+    return alpha * confidence / factor + beta * below
 
 
 def _without(logits: Tensor, hidden: Tensor) -> Tensor:
@@ -72,14 +123,14 @@ def _without(logits: Tensor, hidden: Tensor) -> Tensor:
     return logits.to(statistics_dtype(logits)).masked_fill(hidden, -1e30)
 
 
-def _binary_kl(mentor: Tensor, student: Tensor, true: Tensor) -> Tensor:
-    """KL of (true class, rest) from log-probabilities ``[..., K]``."""
+def _binary_kl(mentor: Tensor, student: Tensor, there: Tensor, here: Tensor) -> Tensor:
+    """KL of (one class, rest) from log-probabilities ``[..., K]``, by masks of either's class."""
 
-    def pair(log_prob: Tensor) -> tuple[Tensor, Tensor]:
-        return _without(log_prob, ~true).logsumexp(-1), _without(log_prob, true).logsumexp(-1)
+    def pair(log_prob: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
+        return _without(log_prob, ~one).logsumexp(-1), _without(log_prob, one).logsumexp(-1)
 
     return sum(
-        (m.exp() * (m - s) for m, s in zip(pair(mentor), pair(student), strict=True)),
+        (m.exp() * (m - s) for m, s in zip(pair(mentor, there), pair(student, here), strict=True)),
         start=torch.zeros((), device=mentor.device),
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from classroomkd.core.filter import Standing
 from classroomkd.methods.composed import FromTeacher, OneTemperature
-from classroomkd.methods.divergences import correlation, decoupled_kl
+from classroomkd.methods.divergences import correlation, decoupled_kl, refined_kl
 from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.registry import register_method
 
@@ -167,6 +167,50 @@ class DIST(FromTeacher):
             task_weight,
             standardize=standardize,
             divergence=partial(correlation, beta=beta, gamma=gamma),
+        )
+
+
+@register_method("rld")
+class RLD(FromTeacher):
+    r"""Refined logits: a teacher that errs teaches nothing that contradicts the label.
+
+    .. math:: L = CE + \alpha KL(b_t \| b_s) + \beta \tau^2 KL(\hat p_t \| \hat p_s)
+
+    with ``b_t = (max p_t, 1 - max p_t)``, ``b_s = (p_s[y], 1 - p_s[y])`` at temperature 1, and
+    ``p-hat`` the predictions over the classes that the teacher ranks below the true one.
+
+    Args:
+        alpha: weight of the first term.
+        beta: weight of the second.
+        temperature: ``tau``.
+        task_weight: of the cross-entropy.
+        warmup_epochs: in which the teacher's weight rises to 1.
+        standardize: compare z-scores of the logits (LSKD).
+
+    Reference: Sun et al., Knowledge Distillation with Refined Logits, 2024, arXiv 2408.07703;
+    defaults of its public code.
+    """
+
+    title = "RLD"
+    year = 2024
+
+    def __init__(
+        self,
+        *,
+        alpha: Weight = 1.0,
+        beta: Weight = 8.0,
+        temperature: Temperature = 4.0,
+        task_weight: Weight = 1.0,
+        warmup_epochs: Weight = 20.0,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(
+            temperature,
+            1.0,
+            task_weight,
+            standardize=standardize,
+            warmup_epochs=warmup_epochs,
+            divergence=partial(refined_kl, alpha=alpha, beta=beta),
         )
 
 

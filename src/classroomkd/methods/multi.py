@@ -3,7 +3,6 @@
 Shapes: ``M`` mentors, ``B`` samples. ``CE`` is the cross-entropy with the label.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
 
@@ -12,7 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from classroomkd.core.divergence import statistics_dtype
-from classroomkd.core.filter import Standing
+from classroomkd.core.ensemble import mean_probabilities, shares
+from classroomkd.core.filter import Standing, everyone, unit_weights
 from classroomkd.methods.composed import FromAll, equal_parts
 from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.registry import register_method
@@ -70,7 +70,8 @@ class EBKD(FromAll):
             temperature 2 and 9 times the weight, as in `dkd`; for this method, they are ours.
 
     Reference: Kwon et al., Adaptive Knowledge Distillation Based on Entropy, 2020, with the
-    defaults of the CA-MKD comparison, without its second division by the number of mentors.
+    defaults of the CA-MKD comparison. Its public code divides by ``M`` where ours divides by
+    ``M - 1``, so that its weights add up to ``(M - 1) / M``: numbers of it belong to that weight.
     """
 
     title = "EBKD"
@@ -85,7 +86,7 @@ class EBKD(FromAll):
         standardize: bool = False,
     ) -> None:
         def weigh(now: Standing) -> Tensor:
-            return weight * complement(_entropy(now), normalize=_over_sum)
+            return weight * entropy_weight(now)
 
         super().__init__(temperature, weigh, task_weight, standardize=standardize)
 
@@ -97,7 +98,8 @@ class DGKD(FromAll):
     .. math:: L = \lambda CE + w \sum_{m \in S} \tau^2 KL(\sigma(z_m/\tau) \,\|\, \sigma(z_s/\tau))
 
     with ``S`` all mentors but ``drop`` of them, drawn anew for every batch. The mentors should be
-    an assistant chain (`kd` from the teacher to each smaller assistant).
+    an assistant chain (`kd` from the teacher to each smaller assistant). A mentor whose logits for
+    a sample are not finite does not teach that sample.
 
     Args:
         temperature: ``tau``.
@@ -128,24 +130,58 @@ class DGKD(FromAll):
             count = len(now.mentor_divergence)
             place = torch.rand(count, device=now.mentor_divergence.device).argsort()
             kept = place >= min(drop, count - 1)
-            return kept.view(-1, 1, 1).expand_as(now.mentor_divergence)
+            return kept.view(-1, 1, 1) & everyone(now)
 
         super().__init__(temperature, weight, task_weight, standardize=standardize, choose=choose)
 
 
-def complement(value: Tensor, normalize: Callable[[Tensor], Tensor]) -> Tensor:
-    """Weights ``(1 - normalized) / (M - 1)`` over mentors ``[M, ...]``: the smaller, the more."""
-    if len(value) == 1:
-        return torch.ones_like(value)
-    return (1 - normalize(value)) / (len(value) - 1)
+@register_method("meal")
+class MEAL(FromAll):
+    r"""The mean of the mentors' predictions in place of the label.
+
+    .. math:: L = \lambda CE + w \tau^2 KL(\sigma(\log \bar p / \tau) \,\|\,
+              \sigma(z_s / \tau)), \qquad \bar p = \frac{1}{M} \sum_m \sigma(z_m)
+
+    Args:
+        temperature: ``tau``.
+        weight: ``w``, of the mentors' term.
+        task_weight: ``lambda``, of the cross-entropy: none by default.
+        standardize: compare z-scores of the logits (LSKD).
+
+    Reference: Shen and Savvides, MEAL V2, 2020: temperature 1 and no hard label. Its discriminator,
+    which tells a student's logits from the mentors', is left out. The KL divergence is its
+    cross-entropy less the mean prediction's own entropy, which is a constant to the student.
+    """
+
+    title = "MEAL V2"
+    year = 2020
+
+    def __init__(
+        self,
+        *,
+        temperature: Temperature = 1.0,
+        weight: Weight = 1.0,
+        task_weight: Weight = 0.0,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(
+            temperature,
+            unit_weights,
+            task_weight,
+            standardize=standardize,
+            mean=mean_probabilities,
+            total=weight,
+        )
 
 
-def _over_sum(value: Tensor) -> Tensor:
-    return value / value.sum(0).clamp_min(torch.finfo(value.dtype).tiny)
+def entropy_weight(now: Standing) -> Tensor:
+    """EBKD's weights ``(1 - H_m / sum_k H_k) / (M - 1)``, from entropies: ``[M, B, G]``.
 
-
-def _entropy(now: Standing) -> Tensor:
-    """Entropy of the mentors' predictions in nats, averaged over units: ``[M, B, 1]``."""
+    A mentor that says nothing finite is not among the ``M``.
+    """
     blocks = [torch.log_softmax(z.to(statistics_dtype(z)), -1) for z in now.mentors]
-    entropy = torch.stack([-(p.exp() * p).sum(-1) for p in blocks]).sum(0)
-    return entropy.mean(-1, keepdim=True)
+    entropy = torch.stack([-(p.exp() * p).sum(-1) for p in blocks]).sum(0).mean(-1, keepdim=True)
+    valid = everyone(now)
+    others = valid.sum(0) - 1
+    share = shares(torch.where(valid, entropy, 0))
+    return torch.where(valid, torch.where(others > 0, (1 - share) / others.clamp_min(1), 1), 0)

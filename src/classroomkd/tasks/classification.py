@@ -1,11 +1,11 @@
 """Image classification: how well a network does on it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
@@ -52,3 +52,15 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], num_classes: int) -> 
         "nll": nll.item() / count,
         "ece": percent["ece"],
     }
+
+
+@torch.inference_mode()
+def accuracy(predict: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> float:
+    """The share of samples, in percent, whose largest logit is that of the target's class.
+
+    Args:
+        predict: images in [0, 1] to logits ``[B, C]``.
+        batches: where ``predict`` wants them.
+    """
+    hits = [predict(batch.images).argmax(-1) == batch.target for batch in batches]
+    return 100 * torch.cat(hits).float().mean().item()
