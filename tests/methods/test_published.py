@@ -7,6 +7,7 @@ from classroomkd.methods import (
     Setting,
     create_method,
     list_methods,
+    method_class,
     method_options,
     option_mistakes,
     published_options,
@@ -110,18 +111,29 @@ def test_defaults_of_the_benchmark():
     [
         ("kd", {"temperature": 2, "weight": 9, "task_weight": 0.1}),
         ("dkd", {"temperature": 2, "alpha": 9, "beta": 72}),
+        ("rld", {"temperature": 2, "alpha": 9, "beta": 72}),
         ("wsld", {"temperature": 2, "weight": 20.25}),
         ("aver", {"temperature": 2, "weight": 9}),
         ("ebkd", {"temperature": 2, "weight": 9}),
         ("dgkd", {"temperature": 2, "weight": 9}),
         ("ca_mkd", {"temperature": 2, "weight": 9}),
         ("dist", {}),
+        ("meal", {}),
         ("classroom", {}),
     ],
 )
 def test_what_goes_with_standardised_logits(name, expected):
     assert values(name, standardize=True) == expected
     assert values(name, standardize=False) == values(name, standardize="false") == {}
+
+
+def test_every_method_with_the_switch_is_decided_upon():
+    """A new one is added here, and to the registry's weights or its docstring."""
+    switched = {
+        name for name in list_methods() if "standardize" in method_options(name).model_fields
+    }
+    unchanged = {"dist", "meal", "classroom"}
+    assert switched - unchanged == {name for name in switched if values(name, standardize=True)}
 
 
 def test_standardised_logits_of_a_pair():
@@ -137,12 +149,13 @@ def scene():
     return torch.randn(6, 5), list(torch.randn(3, 6, 5)), torch.arange(6) % 5
 
 
-@pytest.mark.parametrize("name", ["kd", "dkd", "wsld", "aver", "ebkd"])
+@pytest.mark.parametrize("name", ["kd", "dkd", "rld", "wsld", "aver", "ebkd", "ca_mkd"])
 def test_create_method_takes_them_and_own_options_win(name):
     student, mentors, target = scene()
-    mentors = mentors[:1] if method_options(name) and name in ("kd", "dkd", "wsld") else mentors
+    mentors = mentors[:1] if method_class(name).listens == "one" else mentors
 
     def loss(**options):
+        options |= {"feature_weight": 0} if name == "ca_mkd" else {}
         return create_method(name, standardize=True, **options)(student, mentors, target).loss
 
     found = values(name, standardize=True)

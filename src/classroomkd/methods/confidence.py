@@ -46,7 +46,8 @@ class CAMKD(FromAll):
         feature_weight: ``beta``, of their features together; with 0 no features are read, and
             mentors may train along.
         task_weight: ``lambda``, of the cross-entropy.
-        standardize: compare z-scores of the logits (LSKD).
+        standardize: compare z-scores of the logits (LSKD): options that are not given are then
+            temperature 2 and 9 times the weight, as in `dkd`; for this method, they are ours.
 
     Reference: Zhang et al., Confidence-Aware Multi-Teacher Knowledge Distillation, ICASSP 2022,
     with the defaults of its public code.

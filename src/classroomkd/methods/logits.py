@@ -185,7 +185,8 @@ class RLD(FromTeacher):
         temperature: ``tau``.
         task_weight: of the cross-entropy.
         warmup_epochs: in which the teacher's weight rises to 1.
-        standardize: compare z-scores of the logits (LSKD).
+        standardize: compare z-scores of the logits (LSKD): options that are not given are then
+            temperature 2 and 9 times alpha and beta, as in `dkd`; for this method, they are ours.
 
     Reference: Sun et al., Knowledge Distillation with Refined Logits, 2024, arXiv 2408.07703;
     defaults of its public code.

@@ -146,7 +146,8 @@ class MEAL(FromAll):
         temperature: ``tau``.
         weight: ``w``, of the mentors' term.
         task_weight: ``lambda``, of the cross-entropy: none by default.
-        standardize: compare z-scores of the logits (LSKD).
+        standardize: compare z-scores of the logits (LSKD). It changes no other option: at
+            temperature 1, what is learnt is about as strong with it.
 
     Reference: Shen and Savvides, MEAL V2, 2020: temperature 1 and no hard label. Its discriminator,
     which tells a student's logits from the mentors', is left out. The KL divergence is its

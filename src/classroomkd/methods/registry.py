@@ -15,6 +15,7 @@ from classroomkd.methods.published import Setting, Value
 # small logits, and with them small gradients. Elsewhere than for KD and DKD, this is ours.
 _STANDARDIZED = {
     "dkd": ("alpha", "beta"),
+    "rld": ("alpha", "beta"),
     "wsld": ("weight",),
     "aver": ("weight",),
     "ebkd": ("weight",),
