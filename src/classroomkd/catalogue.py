@@ -36,6 +36,8 @@ def _needs(method: type[Method]) -> Iterator[str]:
         yield "pre-activations"
     if method.needs_index:
         yield "a memory of every sample"
+    if method.bilevel:
+        yield "steps of the student ahead"
     if method.views > 1:
         yield f"{method.views} views"
     if method.kind == "online":

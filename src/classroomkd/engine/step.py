@@ -6,13 +6,14 @@ Shapes: ``M`` mentors, ``B`` samples.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
 from classroomkd.engine.devices import ALONE, Team
 from classroomkd.engine.hearing import outputs
 from classroomkd.engine.precision import autocast
+from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 from classroomkd.methods import Method, Outputs
 
@@ -46,6 +47,17 @@ def hold_lesson(
         taught = hear(batch) if hear else [outputs(m, batch.images, method, team) for m in mentors]
         learnt = outputs(student, batch.images, method, team)
     lesson = method(learnt, taught, batch.target, batch.index)
+    if method.bilevel:
+        if team.size > 1:
+            raise ClassroomError(
+                f"the method '{method.name}' trains the student ahead of its own step, which"
+                " several processes cannot do together: run it in one"
+            )
+
+        def ask(images: Tensor) -> list[Outputs]:
+            return [outputs(m, images, method) for m in mentors]
+
+        method.outer_step(student, ask, batch.images, batch.target, learnt.logits)
     trained = [place for place, mentor in enumerate(mentors) if mentor.learns]
     if not trained:
         return lesson

@@ -4,7 +4,7 @@ A method turns what student and mentors said about a batch into a `Lesson`. Shap
 ``B`` samples, ``C`` classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -56,6 +56,8 @@ class Method(nn.Module):
             is told by `set_accuracy` before training.
         mutual: whether mentors may train along with the student (see `peer_loss`).
         soft_targets: whether a target may be probabilities ``[B, C]``, as of mixed samples.
+        bilevel: whether it learns something for what a step of the student brings: then it has an
+            `outer_step`, which is called after each lesson, before the student takes its step.
         views: how many views of each sample it wants in a batch: first all samples in one view,
             then all in the next.
         own_task: the task of poses (``"mse"``, ``"ce"``) without which it would be another method;
@@ -73,6 +75,7 @@ class Method(nn.Module):
     needs_accuracy: bool = False
     mutual: bool = False
     soft_targets: bool = True
+    bilevel: bool = False
     views: int = 1
     own_task: ClassVar[Literal["ce", "mse"] | None] = None
 
@@ -121,6 +124,24 @@ class Method(nn.Module):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Be told that epoch ``epoch`` (from 0) of ``epochs`` begins."""
+
+    def outer_step(
+        self,
+        student: nn.Module,
+        ask: Callable[[Tensor], Sequence[Outputs]],
+        images: Tensor,
+        target: Tensor,
+        logits: Tensor,
+    ) -> None:
+        """Learn from what the student would become, where `bilevel`; the student stays as it is.
+
+        Args:
+            student: the network.
+            ask: what the mentors say about images.
+            images: of the batch of the last lesson.
+            target: ``[B]``.
+            logits: what the student said about it, ``[B, C]``.
+        """
 
     def term(
         self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None

@@ -1,5 +1,5 @@
 """Methods of which something is unsure; the docstring of each says what."""
 
-from classroomkd.methods.contrib import cc, kdcl, mlld, okddip, one
+from classroomkd.methods.contrib import cc, kdcl, mlld, mmkd, okddip, one
 
-__all__ = ["cc", "kdcl", "mlld", "okddip", "one"]
+__all__ = ["cc", "kdcl", "mlld", "mmkd", "okddip", "one"]
