@@ -82,7 +82,8 @@ class MMKD(Method):
 
     The engine's step calls `outer_step`; in a loop of your own call it after each lesson, or the
     weights stay those of untrained networks. It needs the student as a network with
-    ``forward_stages``, and costs about four steps of a student.
+    ``forward_stages``; an update takes the time of about eight steps of a student (a small ResNet on
+    a CPU) and asks the mentors once.
 
     Args:
         temperature: ``tau``.
