@@ -10,7 +10,7 @@ from torch import nn
 from classroomkd.config import Recipe
 from classroomkd.engine.run import train
 from classroomkd.methods import Outputs, create_method
-from classroomkd.methods.contrib.mmkd import HardSamples, shares
+from classroomkd.methods.contrib.mmkd import HardSamples, masked_softmax
 from tests.methods.scenes import random
 
 B, C = 5, 4
@@ -159,12 +159,12 @@ def test_a_mentor_that_says_nothing_finite_about_a_sample(bad):
     torch.testing.assert_close(gradients, torch.autograd.grad(matching + task, parts))
 
 
-def test_shares_of_who_is_heard():
+def test_a_softmax_over_who_is_heard():
     score = torch.tensor([[1.0, 2.0, -1e30], [1.0, 5.0, 7.0], [1.0, 2.0, 8.0]])
     heard = torch.tensor([[True, True, False], [True, False, False], [True, True, False]])
     third = 1 / 3
     expected = torch.tensor([[third, 0.5, 0], [third, 0, 0], [third, 0.5, 0]])
-    torch.testing.assert_close(shares(score, heard), expected)
+    torch.testing.assert_close(masked_softmax(score, heard), expected)
 
 
 def after_three_steps(method, student, images, target, shown):

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from classroomkd.core.divergence import statistics_dtype
+from classroomkd.core.ensemble import shares
 from classroomkd.core.filter import Standing, everyone
 from classroomkd.methods.composed import FromAll
 from classroomkd.methods.options import Temperature, Weight
@@ -71,9 +72,8 @@ class AEKD(FromAll):
         def weigh(now: Standing) -> Tensor:
             heard = everyone(now)
             gradients = logit_gradients(now, temperature, batch_mean)
-            shares = agreement(gradients @ gradients.T, tolerance, heard.any(1).squeeze(1))
-            shares = torch.where(heard, shares.view(-1, 1, 1), 0)
-            return weight * shares / shares.sum(0).clamp_min(torch.finfo(shares.dtype).tiny)
+            agreed = agreement(gradients @ gradients.T, tolerance, heard.any(1).squeeze(1))
+            return weight * shares(torch.where(heard, agreed.view(-1, 1, 1), 0))
 
         super().__init__(temperature, weigh, task_weight)
 

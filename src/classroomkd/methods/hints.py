@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.core import Lesson
+from classroomkd.core.ensemble import shares
 from classroomkd.core.filter import Standing, everyone
 from classroomkd.methods.base import Outputs
 from classroomkd.methods.composed import FromAll
@@ -62,7 +63,7 @@ class FitNetsMKD(FromAll):
         task_weight: Weight = 1.0,
     ) -> None:
         def weigh(now: Standing) -> Tensor:
-            return weight * equal_shares(everyone(now), now.mentor_divergence.dtype)
+            return weight * shares(everyone(now).to(now.mentor_divergence.dtype))
 
         super().__init__(temperature, weigh, task_weight)
         self.feature_weight = feature_weight
@@ -94,14 +95,9 @@ class FitNetsMKD(FromAll):
             finite.append(spoke)
         heard = lesson.active & torch.stack(finite)
         distance = torch.stack(terms)
-        term = self.feature_weight * equal_shares(heard, distance.dtype) * distance
+        term = self.feature_weight * shares(heard.to(distance.dtype)) * distance
         return replace(
             lesson,
             loss=lesson.loss + term.sum(0).mean(),
             mentor_loss=lesson.mentor_loss + term.detach(),
         )
-
-
-def equal_shares(heard: Tensor, dtype: torch.dtype) -> Tensor:
-    """For each of the ``n`` mentors that are heard ``1 / n``, 0 for the others: ``[M, ...]``."""
-    return heard.to(dtype) / heard.sum(0).clamp_min(1)

@@ -82,8 +82,8 @@ class MMKD(Method):
 
     The engine's step calls `outer_step`; in a loop of your own call it after each lesson, or the
     weights stay those of untrained networks. It needs the student as a network with
-    ``forward_stages``; an update takes the time of about eight steps of a student (a small ResNet on
-    a CPU) and asks the mentors once.
+    ``forward_stages``; an update takes the time of about eight steps of a student (a small ResNet
+    on a CPU) and asks the mentors once.
 
     Args:
         temperature: ``tau``.
@@ -296,10 +296,10 @@ class Matching(nn.Module):
         """What the mentors teach a student with these logits ``[B, C]`` and this map."""
         logits, tau = exact(logits), self.temperature
         asked = torch.cat([*said.logits, logits.detach()], dim=1)
-        weight = shares(self.weighing["logits"](asked).T, said.heard)
+        weight = masked_softmax(self.weighing["logits"](asked).T, said.heard)
         divergence = tau**2 * kl_divergence(logits.unsqueeze(0), said.logits, tau, tau)
         asked = torch.cat([self.gram(m) for m in [*said.maps, feature.detach()]], dim=1)
-        feature_weight = shares(self.weighing["features"](asked).T, said.seen)
+        feature_weight = masked_softmax(self.weighing["features"](asked).T, said.seen)
         pairs = [same_size(feature, there) for there in said.maps]
         distance = torch.stack(
             [
@@ -391,7 +391,7 @@ def weighing_network(width: int, mentors: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, inputs // 2), nn.ReLU(), nn.Linear(inputs // 2, mentors))
 
 
-def shares(score: Tensor, heard: Tensor) -> Tensor:
+def masked_softmax(score: Tensor, heard: Tensor) -> Tensor:
     """A softmax over the mentors that are heard, ``[M, B]``; 0 for the others."""
     score = torch.where(heard, score, torch.finfo(score.dtype).min)
     return torch.where(heard, torch.softmax(score, dim=0), 0)
