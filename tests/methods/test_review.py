@@ -57,15 +57,16 @@ def context(one, other):
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 
-def review_by_loop(method, student, mentor):
+def review_by_loop(method, student, mentor, suffix=""):
     """The sum over pairs, from the deepest up, for each sample."""
-    stages = ["stage1_preact", "stage2_preact", "stage3_preact", "pooled"]
+    stages = ["stage1", "stage2", "stage3", "pooled"]
     total, handed = torch.zeros(B, dtype=torch.float64), None
     for i in (3, 2, 1, 0):
         part = method.adapters[i]
-        s, t = student.features[stages[i]], mentor.features[stages[i]]
         if i == 3:
-            s, t = s[:, :, None, None], t[:, :, None, None]
+            s, t = (o.features["pooled"][:, :, None, None] for o in (student, mentor))
+        else:
+            s, t = student.features[stages[i] + suffix], mentor.features[f"{stages[i]}_preact"]
         x = normalised(torch.einsum("od,bdhw->bohw", part.narrow[0].weight[:, :, 0, 0], s))
         if handed is not None:
             y = nearest(handed, *x.shape[2:])
@@ -76,7 +77,7 @@ def review_by_loop(method, student, mentor):
         handed = nearest(x, *t.shape[2:])
         predicted = normalised(F.conv2d(handed, part.predict[0].weight, padding=1))
         total = total + context(predicted, t)
-    return total.detach()
+    return total
 
 
 @pytest.mark.parametrize("student", FAMILIES)
@@ -84,11 +85,29 @@ def test_pairs_of_different_architectures(student):
     assert_teaches_all_families("reviewkd", student)
 
 
-def test_reviewkd_by_loop():
+@pytest.mark.parametrize(
+    ("options", "suffix"),
+    [({}, ""), ({"preactivations": True}, "_preact")],
+    ids=["after", "before"],
+)
+def test_reviewkd_by_loop(options, suffix):
+    """The student's maps are those after the ReLU, the teacher's those before it."""
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, lesson = teach("reviewkd", student, mentor, weight=0.6)
-    expected = 0.6 * review_by_loop(method, student, mentor)
-    torch.testing.assert_close(lesson.mentor_loss[0], expected)
+    read = [f"stage{i}{suffix}" for i in (1, 2, 3)]
+    leaves = [student.features[name].requires_grad_() for name in (*read, "pooled")]
+    method, lesson = teach("reviewkd", student, mentor, weight=0.6, **options)
+    teachers = ["stage1_preact", "stage2_preact", "stage3_preact", "pooled"]
+    assert method.names(student, mentor) == list(zip([*read, "pooled"], teachers, strict=True))
+    expected = 0.6 * review_by_loop(method, student, mentor, suffix)
+    torch.testing.assert_close(lesson.mentor_loss[0], expected.detach())
+    learnt = [*leaves, *(p for p in method.parameters() if p.ndim == 4)]  # of convolutions
+    found, gradients = (torch.autograd.grad(v, learnt) for v in (lesson.loss, expected.mean()))
+    torch.testing.assert_close(found, gradients)
+
+
+def test_defaults_are_the_benchmarks_on_cifar():
+    method = create_method("reviewkd")
+    assert (method.weight, method.warmup_epochs, method.preactivations) == (5.0, 20.0, False)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8])
@@ -169,16 +188,12 @@ def test_the_weight_rises():
 
 def test_pairs_by_hand():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    benchmark = [(f"stage{i}", f"stage{i}_preact") for i in (1, 2, 3)]
-    method, lesson = teach("reviewkd", student, mentor, pairs=benchmark)
-    assert method.names(student, mentor) == [*benchmark, ("pooled", "pooled")]
-    after = {k.removesuffix("_preact"): v for k, v in student.features.items() if "preact" in k}
-    swapped = {f"{k}_preact": student.features[k] for k in after}
-    same = Outputs(student.logits, {**student.features, **swapped})
-    torch.testing.assert_close(method(student, [mentor], TARGET).loss, lesson.loss)
-    usual = create_method("reviewkd")
-    usual.adapters = method.adapters
-    torch.testing.assert_close(usual(same, [mentor], TARGET).loss, lesson.loss)
+    for suffix in ("", "_preact"):
+        pairs = [(f"stage{i}{suffix}", f"stage{i}_preact") for i in (1, 2, 3)]
+        method, lesson = teach("reviewkd", student, mentor, pairs=pairs)
+        assert method.names(student, mentor) == [*pairs, ("pooled", "pooled")]
+        found = teach("reviewkd", student, mentor, preactivations=bool(suffix))[1]
+        assert torch.equal(lesson.loss, found.loss)
 
 
 def test_samples_are_taught_one_by_one():

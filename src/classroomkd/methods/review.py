@@ -95,7 +95,8 @@ class ReviewKD(PreactivationMethod):
     of a 1x1 convolution of both maps, and ``HCL`` `hierarchical_context`. Maps are resized by their
     nearest pixels: ``x_{i+1}`` to the student's size, ``x_i`` to the teacher's. The common width is
     that of the student's pooled feature, 512 at most. As batch normalisation sees maps of one
-    pixel, training needs two samples in a batch.
+    pixel, training needs two samples in a batch. The student's maps are those after the last ReLU
+    of a stage, the teacher's those before it.
 
     It is the dearest method of this kind: from resnet32 to resnet8 it trains 114 thousand
     parameters beside the student's 84 thousand, and a step on one CPU core takes 3.4 times as long
@@ -105,15 +106,15 @@ class ReviewKD(PreactivationMethod):
         weight: ``w``. The benchmark's: 0.6 for resnet56 to resnet20, 1 for resnet110 to resnet32, 8
             for ShuffleNetV2, 5 for most others.
         warmup_epochs: in which the teacher's weight rises linearly to its full size.
-        pairs: (the student's, the teacher's) by hand, shallow to deep, such as ``stage2_preact`` of
-            both; the pooled features are always paired.
+        preactivations: take the student's maps before the last ReLU, too, as the benchmark does on
+            ImageNet.
+        pairs: (the student's, the teacher's) by hand, shallow to deep, such as ``stage2`` and
+            ``stage2_preact``; the pooled features are always paired.
 
     Reference: Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021. Defaults are those
-    of the CIFAR-100 benchmark (mdistiller).
+    of the CIFAR-100 benchmark (mdistiller); the student's maps are so in the authors' code, too.
 
-    Deviations: the student's maps are those before the last ReLU of a stage, too; in the benchmark
-    only the teacher's are (pairs by hand such as ``[stage2, stage2_preact]`` say so). Stages are
-    paired by `pairs.stage_pairs`, and without the stems.
+    Deviations: stages are paired by `pairs.stage_pairs`, and without the stems.
     """
 
     title = "ReviewKD"
@@ -124,9 +125,11 @@ class ReviewKD(PreactivationMethod):
         *,
         weight: Weight = 5.0,
         warmup_epochs: Weight = 20.0,
+        preactivations: bool = False,
         pairs: Pairs | None = None,
     ) -> None:
         super().__init__(weight, pairs)
+        self.preactivations = preactivations
         self.warmup_epochs = warmup_epochs
         self.ramp = 1.0
 
@@ -137,6 +140,8 @@ class ReviewKD(PreactivationMethod):
     def names(self, student: Outputs, mentor: Outputs) -> list[tuple[str, str]]:
         """The pairs of stages, then the pooled features."""
         pairs = super().names(student, mentor)
+        if self.pairs is None and not self.preactivations:
+            pairs = [(here.removesuffix("_preact"), there) for here, there in pairs]
         if "pooled" not in student.features or "pooled" not in mentor.features:
             raise ValueError(
                 "reviewkd needs the feature 'pooled': give Outputs(logits, features) with the"
