@@ -10,7 +10,7 @@ from torch import nn
 
 from classroomkd.engine.run import train
 from classroomkd.methods import Outputs, create_method
-from classroomkd.methods.activations import MarginReLU, first_epochs
+from classroomkd.methods.activations import MarginReLU
 from classroomkd.methods.pairs import same_size
 from classroomkd.models import build_model
 from tests.methods.scenes import at, io, random, term, torchdistill_losses
@@ -97,13 +97,6 @@ def teach_in_epoch(method, student, mentor, epoch, epochs):
 def pixels(tensor):
     """All places of a map ``[B, D, H, W]``."""
     return np.ndindex(*tensor.shape)
-
-
-def test_shares_of_epochs_are_rounded_up():
-    found = [first_epochs(share, epochs) for share, epochs in [
-        (0.125, 240), (0.125, 241), (0.125, 1), (0.125, 8), (0.07, 100), (0.29, 100), (0.99, 2),
-    ]]  # fmt: skip
-    assert found == [30, 31, 1, 1, 7, 29, 2]
 
 
 @pytest.mark.parametrize("name", ["ab", "ofd"])
@@ -194,40 +187,6 @@ def test_ab_is_torchdistills():
     }
     oracle = losses.AltActTransferLoss(pairs, margin=1.0, reduction="mean")
     torch.testing.assert_close(term(lesson), 3e-3 * oracle(io(here), io(mentor.features)))
-
-
-def test_ab_prepares_the_student_then_leaves_it_alone():
-    student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    student.logits.requires_grad_()
-    method, both = teach("ab", student, mentor)
-    boundaries, task = both.mentor_loss.mean(), both.task_loss.mean()
-    torch.testing.assert_close(both.loss, boundaries + task)
-    for epoch in range(16):
-        lesson = teach_in_epoch(method, student, mentor, epoch, 16)
-        torch.testing.assert_close(lesson.loss, boundaries if epoch < 2 else task)
-        assert lesson.mentor_loss.any() == (epoch < 2)
-        assert lesson.task_loss.any() == (epoch >= 2)
-        lesson.loss.backward()
-        assert student.logits.grad.any() == (epoch >= 2)
-        reached = [p.grad is not None and bool(p.grad.any()) for p in method.parameters()]
-        assert all(reached) if epoch < 2 else not any(reached)
-        student.logits.grad = None
-        method.zero_grad()
-    assert teach_in_epoch(method, student, mentor, 0, 1).mentor_loss.any()
-    assert teach_in_epoch(method, student, mentor, 1, 2).mentor_loss.dtype == torch.float64
-
-
-def test_ab_in_a_classroom_ends_too():
-    student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    classroom = create_method("classroom", task_weight=1.0, also="ab")
-    alone = create_method("classroom", task_weight=1.0)
-    classroom.setup(student, [mentor])
-    classroom.double()
-    sure = Outputs(100 * nn.functional.one_hot(TARGET, C).double(), mentor.features)
-    first, later = (teach_in_epoch(classroom, student, sure, epoch, 16) for epoch in (0, 2))
-    usual = alone(student, [sure], TARGET)
-    assert (first.mentor_loss > later.mentor_loss).all()
-    torch.testing.assert_close(later.loss, usual.loss)
 
 
 # ------------------------------------------------------------------------------------------ ofd

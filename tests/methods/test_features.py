@@ -195,7 +195,27 @@ def test_fsp_by_loops():
                     ], dtype=torch.float64)
                 )  # fmt: skip
             total += (grams[0] - grams[1]).square().mean().item() / B
-    assert term(lesson).item() == pytest.approx(50 * total)
+    assert term(lesson).item() == pytest.approx(total)
+
+
+def test_fsp_by_formula():
+    """Values of each sample and gradients, from sums over pixels, with the maps pooled by hand."""
+    student, mentor = says(*EQUAL), says(*EQUAL, seed=9)
+    leaves = [value.requires_grad_() for value in student.features.values()]
+
+    def flows(outputs):
+        stem, first, second = outputs.features.values()  # of 4, 4 and 2 x 2 pixels
+        pooled = first.unflatten(3, (2, 2)).unflatten(2, (2, 2)).mean((3, 5))
+        yield torch.einsum("bdhw,behw->bde", stem, first) / 16
+        yield torch.einsum("bdhw,behw->bde", pooled, second) / 4
+
+    expected = torch.zeros(B, dtype=torch.float64)
+    for here, there in zip(flows(student), flows(mentor), strict=True):
+        expected = expected + 3 * ((here - there) ** 2).sum((1, 2)) / here[0].numel()
+    _, lesson = teach("fsp", student, mentor, weight=3)
+    torch.testing.assert_close(lesson.mentor_loss[0], expected.detach())
+    found, gradients = (torch.autograd.grad(v, leaves) for v in (lesson.loss, expected.mean()))
+    torch.testing.assert_close(found, gradients)
 
 
 def test_fsp_adapts_where_widths_differ():

@@ -89,7 +89,7 @@ class Classroom:
     def begin_epoch(self, epoch: int) -> None:
         """Order, views and every other chance of an epoch are functions of seed and epoch alone."""
         self.train.set_epoch(epoch)
-        self.method.begin_epoch(epoch, self.recipe.train.epochs)
+        self.method.begin_epoch(epoch - self.method.extra_epochs, self.recipe.train.epochs)
         self.hearing.begin(self.train.view, self.train.samples())
         torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
 

@@ -51,7 +51,7 @@ def plan_run(recipe: Recipe, say: Callable[[str], object] = print) -> list[Part]
     classroom = build_classroom(recipe, say)
     if classroom.device.type == "cpu":
         keep_freed_memory()
-    steps = recipe.train.epochs * len(classroom.train)
+    steps = _epochs(classroom) * len(classroom.train)
     watch = watch_steps(classroom)
     shared, mentors = _shared(classroom, watch), _mentors(classroom, steps)
     judging = _evaluations(classroom, watch)
@@ -66,17 +66,22 @@ def forecast(classroom: Classroom) -> str:
     """
     if classroom.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(classroom.device)
-    watch, train = watch_steps(classroom), classroom.recipe.train
+    watch, epochs = watch_steps(classroom), _epochs(classroom)
     parts = {name: watch.milliseconds(name) for name in PARTS}
     step = sum(parts.values())
     shares = ", ".join(f"{name} {100 * part / step:.0f} %" for name, part in parts.items())
-    seconds = train.epochs * len(classroom.train) * step / 1000
+    seconds = epochs * len(classroom.train) * step / 1000
     judging = f", and evaluations {_duration(_evaluations(classroom, watch))}"
     return (
-        f"{train.epochs} epochs of {len(classroom.train)} steps take {_duration(seconds)} as it is"
+        f"{epochs} epochs of {len(classroom.train)} steps take {_duration(seconds)} as it is"
         f" ({step:.1f} ms a step: {shares}){judging if classroom.dev else ''}, at most; memory so"
         f" far: {_memory(classroom.device)}"
     )
+
+
+def _epochs(classroom: Classroom) -> int:
+    """How many a run has: those of its recipe, and those that its method adds."""
+    return classroom.recipe.train.epochs + classroom.method.extra_epochs
 
 
 def _evaluations(classroom: Classroom, watch: Watch) -> float:
@@ -89,7 +94,7 @@ def _evaluations(classroom: Classroom, watch: Watch) -> float:
     count = len(classroom.dev.image_set)
     run = min(watch.seconds[EVALUATION]) / evaluation_images(classroom)
     show = watch.milliseconds("views") / 1000 / classroom.recipe.train.batch_size
-    return classroom.recipe.train.epochs * count * (run + show)
+    return _epochs(classroom) * count * (run + show)
 
 
 def _memory(device: torch.device) -> str:
@@ -152,10 +157,10 @@ def _describe(
     judging: float,
     say: Callable[[str], object],
 ) -> None:
-    steps = classroom.recipe.train.epochs * len(classroom.train)
+    steps = _epochs(classroom) * len(classroom.train)
     recipe, data = classroom.recipe, classroom.train.image_set
     say(
-        f"{recipe.name}: {recipe.train.epochs} epochs of {len(classroom.train)} steps of"
+        f"{recipe.name}: {_epochs(classroom)} epochs of {len(classroom.train)} steps of"
         f" {recipe.train.batch_size} images, on {classroom.device} with {torch.get_num_threads()}"
         " threads"
     )

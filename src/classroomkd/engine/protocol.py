@@ -38,7 +38,10 @@ class AnyClassroom(Protocol):
         ...
 
     def begin_epoch(self, epoch: int) -> None:
-        """Order, views and every other chance of an epoch are functions of seed and epoch alone."""
+        """Order, views and every other chance of an epoch are functions of seed and epoch alone.
+
+        Epochs are counted from the first of those that the method adds before the schedule.
+        """
 
     def hold(self, batch: Any) -> Lesson:
         """The lesson of a batch."""

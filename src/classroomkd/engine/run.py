@@ -176,6 +176,7 @@ class _Record:
         self.run, self.classroom, self.ledger, self.say = run, classroom, ledger, say
         self.headline = f"dev_{classroom.headline}"
         self.begun = perf_counter()
+        self.epochs = classroom.recipe.train.epochs + classroom.method.extra_epochs
 
     def epoch(self, number: int, student: Network, lr: float) -> None:
         row, mentors = self.ledger.read()
@@ -224,7 +225,7 @@ class _Record:
 
     def _line(self, number: int, row: dict[str, float]) -> str:
         name = result_title(self.classroom.headline)
-        line = f"epoch {number + 1}/{self.classroom.recipe.train.epochs}  loss {row['loss']:.3f}"
+        line = f"epoch {number + 1}/{self.epochs}  loss {row['loss']:.3f}"
         if self.headline in row:
             line += f"  dev {name} {row[self.headline]:5.2f} %"
         if row.get("waited", 0) > LAG:

@@ -9,6 +9,7 @@ from classroomkd.config import Recipe
 from classroomkd.data import ImageSet
 from classroomkd.mentors import Mentor, StoredMentor
 from classroomkd.mentors.bank import Bank, Shelf, bytes_per_sample, mentor_key, view_key
+from classroomkd.methods import create_method
 
 Say = Callable[[str], object]
 
@@ -70,6 +71,8 @@ class Plan:
 
 def plan_bank(recipe: Recipe, samples: int, classes: int, mentors: int) -> Plan:
     """How much a recipe's bank will hold, once it is full."""
-    views = min(recipe.train.epochs, recipe.data.repeat or recipe.train.epochs)
+    method = create_method(recipe.method.name, **recipe.method.options)
+    epochs = recipe.train.epochs + method.extra_epochs
+    views = min(epochs, recipe.data.repeat or epochs)
     each = bytes_per_sample(classes, recipe.bank.top if recipe.bank else None)
     return Plan(views, mentors, views * mentors * samples * each)

@@ -16,6 +16,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
@@ -63,7 +64,21 @@ class LessonModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Begin the epoch as any other loop would, so that resuming is exact."""
-        self._classroom().begin_epoch(self.current_epoch)
+        classroom = self._classroom()
+        classroom.begin_epoch(self.current_epoch)
+        schedule = cast(LRScheduler, self.lr_schedulers())
+        rate = classroom.recipe.train.optimizer.lr if self._waits else schedule.get_last_lr()[0]
+        schedule.optimizer.param_groups[0]["lr"] = rate
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Go on in the schedule, which begins after the epochs that the method adds before it."""
+        if not self._waits:
+            scheduler.step()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether the schedule has not begun."""
+        return self.current_epoch < self.method.extra_epochs
 
     def on_train_epoch_end(self) -> None:
         """Let the bank keep what mentors have said."""
@@ -178,7 +193,7 @@ def fit(
     progress: bool = True,
     team: Team = ALONE,
 ) -> None:
-    """Train the classroom's student for the epochs of its recipe.
+    """Train the classroom's student for the epochs of its recipe, and those that its method adds.
 
     Args:
         classroom: whose student is trained in place.
@@ -202,7 +217,7 @@ def fit(
     callbacks.append(_EpochEnd(on_epoch, checkpoint, average))
     trainer = _quiet_trainer(
         **_places(classroom.device, team, sharded),
-        max_epochs=train.epochs,
+        max_epochs=train.epochs + classroom.method.extra_epochs,
         gradient_clip_val=train.clip,
         callbacks=callbacks,
         enable_progress_bar=progress,

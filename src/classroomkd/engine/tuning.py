@@ -40,7 +40,7 @@ def tune_mentors(
     if classroom.device.type == "cpu":
         keep_freed_memory()
     train = classroom.recipe.train
-    steps = train.epochs * len(classroom.train)
+    steps = (train.epochs + classroom.method.extra_epochs) * len(classroom.train)
     if not train.tune or steps < WORTHWHILE:
         return {}
     example = example_images(classroom)

@@ -9,7 +9,6 @@ deep, ``i = 1, ..., n``, pair ``i`` counts ``2^{i-n}``: the deepest once. Neithe
 """
 
 from collections.abc import Sequence
-from math import ceil
 from typing import Annotated
 
 import torch
@@ -17,24 +16,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from classroomkd.core.divergence import statistics_dtype
 from classroomkd.methods.base import Outputs
-from classroomkd.methods.options import Weight
+from classroomkd.methods.options import Count, Weight
 from classroomkd.methods.pairs import FeatureMethod, Pairs, Regressor, same_size, stage_pairs
+from classroomkd.methods.phases import PreparingMethod, Share
 from classroomkd.methods.registry import register_method
 
-Share = Annotated[float, Field(gt=0, lt=1)]
 Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-def first_epochs(share: float, epochs: int) -> int:
-    """How many epochs a share of them is, rounded up.
-
-    Example:
-        >>> first_epochs(0.125, 240), first_epochs(0.125, 20), first_epochs(0.07, 100)
-        (30, 3, 7)
-    """
-    return max(ceil(share * epochs - 1e-9), 1)  # 0.07 * 100 is a little more than 7
 
 
 class PreactivationMethod(FeatureMethod):
@@ -64,7 +52,7 @@ def halved(distances: Sequence[Tensor]) -> list[Tensor]:
 
 
 @register_method("ab")
-class ActivationBoundaries(PreactivationMethod):
+class ActivationBoundaries(PreparingMethod, PreactivationMethod):
     r"""Activation boundaries: each unit should be on where the teacher's is, and off where it is.
 
     With ``m`` the margin and the sum over all elements of a map,
@@ -73,26 +61,29 @@ class ActivationBoundaries(PreactivationMethod):
               \max(0, m - \rho(F_t) \, r(F_s))^2, \qquad
               \rho(x) = 1 \text{ if } x > 0 \text{ else } -1
 
-    It prepares the student: the first ``init_share`` of the epochs learn ``L_AB`` alone, all others
-    the cross-entropy alone, in which no teacher takes part. Where nobody calls `begin_epoch`, the
-    two are added in every step. As a second method of a `classroom`, ``L_AB`` ends at the same
-    epoch, while the classroom's own loss is learnt throughout.
+    It prepares the student: the first ``init_share`` of the epochs learn ``L_AB`` alone, in which
+    the classifier stays as it is; all others the cross-entropy alone, in which no teacher takes
+    part. Where nobody calls `begin_epoch`, the two are added in every step. As a second method of a
+    `classroom`, ``L_AB`` ends at the same epoch, while the classroom's own loss is learnt
+    throughout.
 
     Args:
         weight: ``w``.
         margin: ``m``.
         init_share: of the epochs for ``L_AB``, rounded up, one at least: a run of a single epoch
             learns no classification.
+        init_epochs: for ``L_AB``, before the run's epochs and at its learning rate, in place of a
+            share of them: 30 in the benchmark.
         pairs: (the student's, the teacher's) by hand, such as ``stage2_preact`` of both.
 
     Reference: Heo et al., Knowledge Transfer via Distillation of Activation Boundaries Formed by
     Hidden Neurons, AAAI 2019. Defaults are those of the CRD benchmark (RepDistiller): a share of
     0.125 is its 30 epochs of 240.
 
-    Deviations: in the benchmark the 30 epochs come before the 240, with the first learning rate and
-    an optimizer without the classifier; here they are part of the run and of its schedule, and
-    weight decay reaches the classifier meanwhile. Every pair has a connector; in the benchmark,
-    only those whose shapes differ.
+    Deviations: in the benchmark the 30 epochs come before the 240 (``init_epochs=30``); by default
+    they are part of the run here, so that every method has as many epochs. The optimizer goes on
+    from one phase to the next. Every pair has a connector; in the benchmark, only those whose
+    shapes differ.
     """
 
     title = "AB"
@@ -105,26 +96,11 @@ class ActivationBoundaries(PreactivationMethod):
         weight: Weight = 1.0,
         margin: Margin = 1.0,
         init_share: Share = 0.125,
+        init_epochs: Count | None = None,
         pairs: Pairs | None = None,
     ) -> None:
-        super().__init__(self.scale * weight, pairs)
+        super().__init__(self.scale * weight, pairs, init_share=init_share, init_epochs=init_epochs)
         self.margin = margin
-        self.init_share = init_share
-        self.prepares = True
-
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Choose between the teacher's boundaries and the task."""
-        self.prepares = epoch < first_epochs(self.init_share, epochs)
-        self.task_weight = 0.0 if self.prepares else 1.0
-
-    def term(
-        self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
-    ) -> Tensor:
-        """The boundaries' term, 0 after the epochs that prepare: ``[B]``."""
-        if self.prepares:
-            return super().term(student, mentor, target, index)
-        logits = student.logits.detach()
-        return logits.new_zeros(len(logits), dtype=statistics_dtype(logits))
 
     def distances(self, maps: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """The distance of each pair at its weight: ``[B]``."""

@@ -62,6 +62,8 @@ class Method(nn.Module):
             then all in the next.
         own_task: the task of poses (``"mse"``, ``"ce"``) without which it would be another method;
             None where any will do.
+        extra_epochs: how many epochs it wants before the run's own, at the run's learning rate; the
+            run's schedule begins after them.
     """
 
     name: ClassVar[str]
@@ -78,6 +80,7 @@ class Method(nn.Module):
     bilevel: bool = False
     views: int = 1
     own_task: ClassVar[Literal["ce", "mse"] | None] = None
+    extra_epochs: int = 0
 
     def forward(
         self,
@@ -123,7 +126,7 @@ class Method(nn.Module):
         """Be told the mentors' accuracies on development data, in percent, before `setup`."""
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Be told that epoch ``epoch`` (from 0) of ``epochs`` begins."""
+        """Be told that epoch ``epoch`` of ``epochs`` begins: from 0, `extra_epochs` below it."""
 
     def outer_step(
         self,
@@ -196,7 +199,7 @@ class SingleMethod(Method):
     """A method that learns from one mentor by a `term` beside the cross-entropy.
 
     Attributes:
-        task_weight: of the cross-entropy.
+        task_weight: of the cross-entropy; with 0, no gradient goes to the student's classifier.
     """
 
     listens = "one"
@@ -229,9 +232,11 @@ def feature_lesson(
         target: ``[B]``.
         mentor_loss: of each mentor, weight included: ``[M, B]``, or ``[M]`` where it relates
             samples to each other.
-        task_weight: of the cross-entropy.
+        task_weight: of the cross-entropy; 0 leaves it out.
     """
     blocks, others, targets, _, _ = parse(student.logits, [m.logits for m in mentors], target)
     now = standing(blocks, others, targets)
-    task_loss = task_weight * cross_entropy(student.logits, targets[0].squeeze(1))
+    # A gradient of 0 would let weight decay and momentum move what nothing teaches; none does not.
+    logits = student.logits if task_weight else student.logits.detach()
+    task_loss = task_weight * cross_entropy(logits, targets[0].squeeze(1))
     return without_ranks(make_lesson(now, task_loss, mentor_loss))

@@ -39,6 +39,8 @@ def _named(also: str | dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{name} is no method of one mentor, which each active one could teach by")
     if mistakes := option_mistakes(name, options):
         raise ValueError("; ".join(f"{option}: {text}" for option, text in mistakes.items()))
+    if create_method(name, **options).extra_epochs:
+        raise ValueError(f"{name} in a classroom has no epochs of its own: leave out init_epochs")
     return chosen
 
 

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from classroomkd.methods.activations import Share, first_epochs
-from classroomkd.methods.options import Weight
-from classroomkd.methods.pairs import FeatureMethod, Pairs, same_size
+from classroomkd.methods.options import Count, Weight
+from classroomkd.methods.pairs import Pairs, same_size
+from classroomkd.methods.phases import Share, TwoPhaseMethod
 from classroomkd.methods.registry import register_method
 
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -54,7 +54,7 @@ def factor_map(factor: Tensor) -> Tensor:
 
 
 @register_method("ft")
-class FactorTransfer(FeatureMethod):
+class FactorTransfer(TwoPhaseMethod):
     r"""Factor transfer: the student's translation should tell what the teacher's paraphrase tells.
 
     A paraphraser, an encoder ``P`` with a decoder ``D``, learns to reconstruct the teacher's last
@@ -66,14 +66,18 @@ class FactorTransfer(FeatureMethod):
               - \frac{A(P(F_t))}{\|A(P(F_t))\|_2} \Big\|_1
 
     The first ``init_share`` of the epochs learn ``CE + L_rec``, in which the student is alone with
-    its labels; all others ``CE + w L_FT``, in which the paraphraser stays as it is. Where nobody
-    calls `begin_epoch`, every step learns ``CE + L_rec + w L_FT``. No gradient goes from ``L_FT``
-    to the paraphraser, nor from ``L_rec`` to the student.
+    its labels; all others ``CE + w L_FT``, in which the paraphraser stays as it is. ``init_epochs``
+    before them learn ``L_rec`` alone, in which the student stays as it is (but for the running
+    statistics of its batch normalisation). Where nobody calls `begin_epoch`, every step learns
+    ``CE + L_rec + w L_FT``. No gradient goes from ``L_FT`` to the paraphraser, nor from ``L_rec``
+    to the student.
 
     Args:
         weight: ``w``.
         rate: channels of a factor, as a share of the teacher's.
         init_share: of the epochs for the paraphraser, rounded up, one at least.
+        init_epochs: for the paraphraser, before the run's epochs and at its learning rate, in place
+            of a share of them: 30 in the benchmark.
         pairs: (the student's, the teacher's) by hand, summed over; None for the last stages.
 
     Reference: Kim et al., Paraphrasing Complex Network: Network Compression via Factor Transfer,
@@ -82,10 +86,10 @@ class FactorTransfer(FeatureMethod):
 
     Deviations: the paper compares the factors themselves, scaled to length 1, and has no ``A``; the
     weight belongs to the benchmark's form. In the benchmark the paraphraser's epochs come before
-    the 240, with a learning rate of 0.01 for ResNets; here they are part of the run and have its
-    learning rate, and the student learns its labels meanwhile (maps of large values, such as those
-    of an untrained teacher, may need ``train.clip``). Factors of two sizes are pooled to the
-    smaller.
+    the 240 (``init_epochs=30``), with a learning rate of 0.01 for ResNets; by default they are part
+    of the run here, so that every method has as many epochs, and the student learns its labels
+    meanwhile (maps of large values, such as those of an untrained teacher, may need
+    ``train.clip``). Factors of two sizes are pooled to the smaller.
     """
 
     title = "FT"
@@ -99,18 +103,17 @@ class FactorTransfer(FeatureMethod):
         weight: Weight = 200.0,
         rate: Rate = 0.5,
         init_share: Share = 0.125,
+        init_epochs: Count | None = None,
         pairs: Pairs | None = None,
     ) -> None:
-        super().__init__(1.0, pairs)
+        super().__init__(1.0, pairs, init_share=init_share, init_epochs=init_epochs)
         self.factor_weight = weight  # of one of the two terms that `distance` adds
         self.rate = rate
-        self.init_share = init_share
-        self.paraphrases = self.transfers = True
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Choose between the paraphraser and the student."""
-        self.paraphrases = epoch < first_epochs(self.init_share, epochs)
-        self.transfers = not self.paraphrases
+        """Choose between the paraphraser and the student, who learns the task in the run's own."""
+        super().begin_epoch(epoch, epochs)
+        self.task_weight = float(epoch >= 0)
 
     def adapter(self, student: Tensor, mentor: Tensor) -> nn.Module:
         """Paraphraser and translator of a pair."""
@@ -121,9 +124,9 @@ class FactorTransfer(FeatureMethod):
         assert isinstance(adapter, Factors)
         term = student.new_zeros(len(student))
         paraphrase = adapter.paraphraser(mentor)
-        if self.paraphrases:
+        if self.first:
             term = term + (adapter.decoder(paraphrase) - mentor).square().mean((1, 2, 3))
-        if self.transfers:
+        if self.second:
             here, there = same_size(adapter.translator(student), paraphrase.detach())
             difference = (factor_map(here) - factor_map(there)).abs().mean(1)
             term = term + self.factor_weight * difference
