@@ -1,5 +1,7 @@
 """Epochs that a method adds before the run's own: learning rates, views, bank, resuming."""
 
+import json
+
 import pytest
 import torch
 
@@ -126,10 +128,13 @@ def test_resuming_is_exact(digits_recipe, tmp_path, cut_in):
 
 
 def test_a_run_counts_all_epochs(digits_recipe, tmp_path):
-    recipe = recipe_of(digits_recipe)
+    recipe = recipe_of(digits_recipe, snapshots=[1])
     said = []
     summary = train(recipe, tmp_path / "run", progress=False, say=said.append)
     assert summary["last"]["epoch"] == 3
+    [kept] = (tmp_path / "run" / "snapshots").iterdir()
+    assert kept.name == "e0001"  # of the schedule, as a recipe counts
+    assert json.loads((kept / "student.json").read_text())["epoch"] == 2
     assert [line.split()[1] for line in said if line.startswith("epoch")] == ["1/4", "2/4", "3/4", "4/4"]  # fmt: skip
     classroom = build_classroom(recipe)
     assert forecast(classroom).startswith(f"4 epochs of {len(classroom.train)} steps")

@@ -176,7 +176,8 @@ class _Record:
         self.run, self.classroom, self.ledger, self.say = run, classroom, ledger, say
         self.headline = f"dev_{classroom.headline}"
         self.begun = perf_counter()
-        self.epochs = classroom.recipe.train.epochs + classroom.method.extra_epochs
+        self.extra = classroom.method.extra_epochs
+        self.epochs = classroom.recipe.train.epochs + self.extra
 
     def epoch(self, number: int, student: Network, lr: float) -> None:
         row, mentors = self.ledger.read()
@@ -206,8 +207,9 @@ class _Record:
         self.classroom.save(student, self.run.last, number, result)
         if result is None or result > best:
             self.classroom.save(student, self.run.path, number, result)
-        if number + 1 in self.classroom.recipe.train.snapshot_epochs:
-            self.classroom.save(student, self.run.snapshot(number + 1), number, result)
+        own = number + 1 - self.extra  # the schedule's, which a recipe counts
+        if own in self.classroom.recipe.train.snapshot_epochs:
+            self.classroom.save(student, self.run.snapshot(own), number, result)
         self._count_time()
         self.say(self._line(number, row))
 
