@@ -119,6 +119,15 @@ def test_the_published_protocol_is_for_line_ups(cli):
     assert "`classroomkd train cifar100/vgg13 --published` makes it" in err
 
 
+def test_a_run_without_the_test_set_ends_with_its_development_split(cli, tmp_path):
+    quick = ("student.model=resnet8", "train.epochs=1", "train.batch_size=256", "train.test=false")
+    code, text, _ = cli("train", "digits-mentor", *quick, "--out", tmp_path / "run")
+    assert code == 0
+    dev = json.loads((tmp_path / "run" / "summary.json").read_text())["last"]["dev_top1"]
+    assert f"last epoch 1: dev top-1 {dev:.2f} %" in text
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
 def test_bench_runs_a_suite_and_shows_it_again(cli, tmp_path):
     path, out = tmp_path / "two.yaml", tmp_path / "out"
     path.write_text(
@@ -131,7 +140,8 @@ def test_bench_runs_a_suite_and_shows_it_again(cli, tmp_path):
     assert err.startswith("error: 1 run failed\n  bad-s0: epoch 1: the loss is no longer finite")
     assert "alone-s0: epoch 1/1" in text
     shown, values = tmp_path / "shown" / "table.md", tmp_path / "table.json"
-    files = ("--markdown", shown, "--json", values)
+    numbers, tex = tmp_path / "table.csv", tmp_path / "table.tex"
+    files = ("--markdown", shown, "--json", values, "--csv", numbers, "--latex", tex)
     code, again, _ = cli("bench", "suite", path, "--table", "--out", out, *files)
     assert code == 0
     assert "epoch 1/1" not in again
@@ -139,6 +149,14 @@ def test_bench_runs_a_suite_and_shows_it_again(cli, tmp_path):
     assert f"{top1:.2f}" in again
     assert f"| alone | resnet8 | none | 1 | {top1:.2f} |" in shown.read_text()
     assert json.loads(values.read_text())["runs"][0]["last"]["values"] == [top1]
+    assert f"two,alone,resnet8,none,,1,{top1}," in numbers.read_text()
+    assert r"\begin{tabular}" in tex.read_text()
+    code, dry, _ = cli("bench", path, *quick, "--out", out, "--dry-run", "--only", "alone,bad")
+    assert code == 0
+    assert dry.splitlines()[0] == "   0 epochs  # alone-s0 is done"
+    assert dry.splitlines()[-1] == "   1 epochs in all"
+    code, _, err = cli("bench", path, *quick, "--out", out, "--seeds", "0,x")
+    assert (code, err) == (1, "error: --seeds: numbers such as 0,1,2, not 0,x\n")
 
 
 def test_bench_lists_mistakes_before_anything_is_trained(cli, tmp_path):

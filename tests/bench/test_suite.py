@@ -1,16 +1,18 @@
 """Suites: what is run, kept, gone on with and refused; mistakes; the table."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from classroomkd.bench.comparison import compare, to_json, to_markdown, to_table
-from classroomkd.bench.statistics import paired_difference
-from classroomkd.bench.suite import changed_runs, run_suite
+from classroomkd.bench.comparison import compare
+from classroomkd.bench.suite import changed_runs, foresee, run_suite
+from classroomkd.bench.tables import cells, to_json, to_markdown, to_table
 from classroomkd.config.suite import list_suites, load_suite
 from classroomkd.errors import ClassroomError, RecipeError
+from classroomkd.statistics import paired_difference
 
 MENTOR = "mentors=[{run: '{teacher}', role: teacher}]"
 TEACHER = {"set": ["student.model=resnet14"], "seeds": [0]}
@@ -101,11 +103,12 @@ def test_the_table_is_that_of_the_run_folders(digits):
         assert list(rows[name].chosen.values) == top1(name, "best")
     for name in ("kd", "aver", "classroom"):
         expected = paired_difference(top1(name, "best"), top1("alone", "best"))
-        assert rows[name].difference == expected
-        assert expected.margin is not None
-    assert rows["alone"].difference is None
-    assert rows["teacher"].difference is None  # another network
-    assert rows["peer"].difference is None  # another seed
+        assert list(rows[name].against) == ["alone"]
+        assert rows[name].against["alone"].difference == expected
+        assert expected.interval is not None
+    assert rows["alone"].against == {}
+    assert rows["teacher"].against == {}  # another network
+    assert rows["peer"].against == {}  # another seed
     assert (rows["alone"].active, rows["kd"].active, rows["aver"].active) == (None, None, 1.0)
     lines = (out / "classroom-s0" / "classroom.csv").read_text().splitlines()
     other = (out / "classroom-s1" / "classroom.csv").read_text().splitlines()
@@ -123,14 +126,20 @@ def test_the_table_in_markdown_json_and_the_terminal(digits):
     assert (plain["suite"], plain["baseline"]) == ("digits", "alone")
     kd = plain["runs"][3]
     assert (kd["run"], kd["student"], kd["method"], kd["seeds"]) == ("kd", "resnet8", "kd", [0, 1])
-    low, high = kd["difference"]["interval"]
-    assert low < kd["difference"]["mean"] < high
+    (beside,) = kd["against"]
+    low, high = beside["interval"]
+    assert (beside["against"], beside["pairs"]) == ("alone", 2)
+    assert low < beside["difference"] < high
     assert kd["chosen"]["spread"] == rows[3].chosen.spread
-    head, _, *lines = to_markdown(rows).split("\n\n")[0].splitlines()
+    head, _, *lines = to_markdown(suite, rows).split("\n\n")[0].splitlines()
     assert head.count("|") == lines[3].count("|") == 10
-    assert lines[3].split(" | ")[4:6] == [str(rows[3].last), str(rows[3].chosen)]
+    best = max(range(1, 6), key=lambda place: rows[place].chosen.mean)
+    assert [row.best for row in rows] == [place == best for place in range(6)]
+    for row, line in zip(rows, lines, strict=True):
+        chosen = f"**{row.chosen}**" if row.best else str(row.chosen)
+        assert line.split(" | ")[4:6] == [str(row.last), chosen]
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(to_table(rows))
+    console.print(to_table(suite, rows))
     text = console.export_text()
     console.file.close()
     assert str(rows[3].chosen) in text
@@ -223,7 +232,7 @@ def test_a_failure_stops_only_what_needs_it(write, tmp_path):
     assert list(stamps(tmp_path / "out")) == ["alone-s0"]
     assert any(line.startswith("alone-s0: epoch 1/1") for line in said)
     empty = compare(suite, tmp_path / "out")[1]
-    assert (empty.seeds, empty.cells()[3:6], empty.difference) == ((), ("0", "–", "–"), None)
+    assert (empty.seeds, cells(suite, empty)[3:6], empty.against) == ((), ("0", "–", "–"), {})
 
 
 def test_side_by_side_goes_as_one_after_the_other(write, tmp_path):
@@ -261,6 +270,67 @@ def test_an_unforeseen_error_stops_only_its_run(write, tmp_path, monkeypatch):
     assert failures == {"bad-s0": "RuntimeError: out of memory"}
     assert any("Traceback" in line for line in said)
     assert list(stamps(tmp_path / "out")) == ["alone-s0"]
+
+
+def test_some_seeds_of_the_runs_that_have_them(digits):
+    suite, out, _ = digits
+    said = []
+    assert run_suite(suite, out, seeds=[1], say=said.append) == {}
+    assert said == [f"6 runs, 6 of them done already, in {out}"]  # teacher and peer have others
+    lines = foresee(suite, out, only=["kd", "aver"], seeds=[1])
+    assert [line.split("# ")[1] for line in lines[:-1]] == ["kd-s1 is done", "aver-s1 is done"]
+    with pytest.raises(ClassroomError, match=r"no run has seed 2 \(seeds: 0, 1, 7\)"):
+        run_suite(suite, out, seeds=[1, 2], say=quiet)
+
+
+def test_what_will_be_trained_is_told_with_commands_and_epochs(write, tmp_path):
+    import shlex
+
+    from classroomkd.config import load_recipe
+
+    suite = load_suite(write({"teacher": TEACHER, "kd": KD}, seeds=[0, 1]), ["train.epochs=3"])
+    out = tmp_path / "out"
+    lines = foresee(suite, out)
+    assert not out.exists()
+    assert [line for line in lines if "#" in line] == [
+        "   3 epochs  # teacher-s0 begins", "   3 epochs  # kd-s0 begins", "   3 epochs  # kd-s1 begins"
+    ]  # fmt: skip
+    assert lines[-1] == "   9 epochs in all"
+    program, verb, flag, folder, _, base, *overrides = shlex.split(lines[1])
+    assert (program, verb, flag, folder) == ("classroomkd", "train", "--out", f"{out}/teacher-s0")
+    assert load_recipe(base, overrides) == suite.planned(out)[0].recipe()
+
+    def cut(line):
+        if line.startswith("teacher-s0: epoch 2/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(ClassroomError, match="interrupted"):
+        run_suite(suite, out, say=cut)
+    lines = foresee(suite, out, only=["teacher"])
+    assert lines[0] == "   1 epochs  # teacher-s0 goes on"
+    assert "--resume" in shlex.split(lines[1])
+
+
+def test_results_are_written_down_as_they_come(write, tmp_path):
+    suite, out, said = load_suite(write({"alone": {}, "other": {}})), tmp_path / "out", []
+
+    def say(line):
+        if line == "other-s0 begins":
+            said.append((out / "runs.csv").read_text())
+
+    run_suite(suite, out, say=say)
+    (before,) = csv.DictReader(said[0].splitlines())
+    one, two = csv.DictReader((out / "runs.csv").read_text().splitlines())
+    assert one == before
+    summary = json.loads((out / "other-s0" / "summary.json").read_text())
+    environment = json.loads((out / "other-s0" / "environment.json").read_text())
+    assert (two["suite"], two["run"], two["seed"]) == ("suite", "other", "0")
+    for name, key in (("last", "last"), ("selected", "best")):
+        for result, value in summary[key].items():
+            assert float(two[f"{name}_{result}"]) == value
+    assert float(two["seconds"]) == environment["seconds"] > 0
+    assert two["commit"] == (environment["commit"] or "")
+    assert str(tmp_path) not in (out / "runs.csv").read_text()
 
 
 def test_a_file_that_is_no_suite(tmp_path):
@@ -315,6 +385,7 @@ def test_a_reference_is_the_folder_of_the_same_seed_or_the_only_one(write, tmp_p
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"against": ["alon"]}, "against: unknown run 'alon': did you mean 'alone'?"),
         ({"baseline": "alon"}, "baseline: unknown run 'alon': did you mean 'alone'?"),
         ({"sets": []}, "sets: unknown key: did you mean 'set'?"),
         ({"runs": {"alone": {"seed": [1]}}}, "runs.alone.seed: unknown key: did you mean 'seeds'?"),
@@ -366,7 +437,10 @@ def test_the_suites_of_the_package_are_valid(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / "student.safetensors").touch()
     example = Path(__file__).parents[2] / "examples" / "three_seeds.yaml"
-    for source in (*list_suites(), example):
+    text = (example.parents[1] / "docs" / "suites.md").read_text()
+    told = tmp_path / "told.yaml"
+    told.write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    for source in (*list_suites(), example, told):
         suite = load_suite(source)
         assert suite.seeds_of(suite.baseline) == suite.seeds
     takd = {run.name: run for run in load_suite("takd").planned(tmp_path)}

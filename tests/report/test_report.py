@@ -259,7 +259,9 @@ def test_verdict_over_seeds(tmp_path):
     for seed in range(3):
         runs += [
             make_run(tmp_path / f"alone{seed}", top1=90 + seed, seed=seed),
-            make_run(tmp_path / f"near{seed}", top1=90.4 + seed, seed=seed, mentors=("Ada",)),
+            make_run(
+                tmp_path / f"near{seed}", top1=90.4 + seed * seed, seed=seed, mentors=("Ada",)
+            ),
             make_run(tmp_path / f"far{seed}", top1=85 + seed / 10, seed=seed, student="resnet14"),
             make_run(
                 tmp_path / f"far-taught{seed}",

@@ -1,31 +1,33 @@
-"""The table of a suite: its runs over their seeds, beside the baseline. Run folders alone are read.
+"""A suite's runs over their seeds, beside what they are compared with. Run folders alone are read.
 
 Results on the test set, which the task chooses (top-1 in classification), are in percent; the
 *chosen* epoch is the one that was best on the development split.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
-from classroomkd.bench.statistics import Difference, Sample, paired_difference
-from classroomkd.config.suite import Suite, run_folder
+from classroomkd.bench.records import searched_options
+from classroomkd.config.suite import BEST_SINGLE, Suite, run_folder
 from classroomkd.engine.runs import RunFolder
-from classroomkd.tasks import headline_of, result_title
+from classroomkd.statistics import Difference, Sample, holm, paired_difference
+from classroomkd.tasks import headline_of
 
-HEAD = ("run", "student", "method", "n", "last", "chosen", "vs baseline", "95 %", "active")
 
-_CAPTION = (
-    "test {result}, %: last epoch, and the one chosen on the development split, mean ± standard "
-    "deviation over n seeds; differences of the chosen to the baseline's, paired by seed"
-)
+@dataclass(frozen=True)
+class Compared:
+    """How a run does beside a reference.
+
+    Attributes:
+        difference: points of the chosen epoch over the reference, paired by seed.
+        p_holm: the p value corrected for all runs that are compared with this reference.
+    """
+
+    difference: Difference
+    p_holm: float | None
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,15 @@ class Row:
         method: the method's name; None likewise.
         result: what it was judged by, such as ``top1``; None likewise.
         seeds: the finished ones.
+        options: what a search chose for it, as overrides.
         last: the result of the last epoch.
         chosen: that of the chosen epoch.
-        difference: points of the chosen epoch over the baseline, paired by seed; None for the
-            baseline itself, for another student model than its, and without a common seed.
+        dev: the chosen epoch's on the development split.
         active: share of samples that a mentor taught in the last epoch, mean over mentors and
             seeds; None if there are fewer than two mentors.
+        best: whether its chosen result is the highest of the baseline's student model.
+        against: how it does beside each reference, the baseline first; without those of other
+            student models or without a common seed, and without itself.
     """
 
     run: str
@@ -51,18 +56,13 @@ class Row:
     method: str | None
     result: str | None
     seeds: tuple[int, ...]
+    options: tuple[str, ...]
     last: Sample
     chosen: Sample
-    difference: Difference | None
+    dev: Sample
     active: float | None
-
-    def cells(self) -> tuple[str, ...]:
-        """The row as text, in the order of `HEAD`."""
-        points, interval = self.difference.parts() if self.difference else (None, None)
-        active = None if self.active is None else f"{self.active:.2f}"
-        given = (self.student, self.method, len(self.seeds), self.last, self.chosen)
-        cells = (self.run, *given, points, interval, active)
-        return tuple("–" if cell is None else str(cell) for cell in cells)
+    best: bool = False
+    against: Mapping[str, Compared] = field(default_factory=dict)
 
 
 def compare(suite: Suite, out: Path) -> list[Row]:
@@ -72,58 +72,20 @@ def compare(suite: Suite, out: Path) -> list[Row]:
         ClassroomError: if a finished run's files cannot be read.
     """
     summaries = {name: _summaries(suite, name, out) for name in suite.runs}
-    return [_row(suite, name, summaries, out) for name in suite.runs]
-
-
-def _caption(rows: list[Row]) -> str:
-    names = {row.result for row in rows if row.result}
-    return _CAPTION.format(result=result_title(names.pop()) if len(names) == 1 else "result")
-
-
-def to_table(rows: list[Row]) -> Table:
-    """The table for the terminal, without the student: print it with a rich console."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=_caption(rows))
-    table.add_column("run", min_width=8, overflow="fold")
-    table.add_column("method", min_width=6, overflow="fold")
-    for name, width in zip(HEAD[3:], (1, 5, 5, 8, 9, 6), strict=True):
-        table.add_column(name, min_width=width, justify="right", no_wrap=name in ("last", "chosen"))
-    for row in rows:
-        run, _, *rest = map(Text, row.cells())
-        table.add_row(run, *rest)
-    return table
-
-
-def to_markdown(rows: list[Row]) -> str:
-    """The table in Markdown."""
-    lines = [HEAD, ("---",) * len(HEAD), *(row.cells() for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{_caption(rows)}\n"
-
-
-def to_json(suite: Suite, rows: list[Row]) -> dict[str, Any]:
-    """The table as plain values."""
-
-    def plain(row: Row) -> dict[str, Any]:
-        samples = {
-            key: {"values": list(s.values), "mean": s.mean, "spread": s.spread}
-            for key, s in (("last", row.last), ("chosen", row.chosen))
-        }
-        of = row.difference
-        difference = of and {"mean": of.mean, "interval": of.interval and list(of.interval)}
-        return asdict(row) | samples | {"seeds": list(row.seeds), "difference": difference}
-
-    return {"suite": suite.name, "baseline": suite.baseline, "runs": [plain(row) for row in rows]}
-
-
-def write_comparison(
-    suite: Suite, rows: list[Row], *, markdown: Path | None = None, as_json: Path | None = None
-) -> Table:
-    """Write the table to files, where they are given, and return it for the terminal."""
-    values = json.dumps(to_json(suite, rows), indent=2) + "\n"
-    for path, text in ((markdown, to_markdown(rows)), (as_json, values)):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    return to_table(rows)
+    references = _references(suite, summaries)
+    against = {name: _against_all(summaries, name) for name in references}
+    best = _best(suite, summaries)
+    return [
+        _row(
+            suite,
+            name,
+            summaries[name],
+            out,
+            best=name == best,
+            against={ref: own[name] for ref, own in against.items() if name in own},
+        )
+        for name in suite.runs
+    ]
 
 
 Summaries = Mapping[int, dict[str, Any]]  # by seed
@@ -139,42 +101,109 @@ def _summaries(suite: Suite, name: str, out: Path) -> Summaries:
     }
 
 
-def _row(suite: Suite, name: str, summaries: Mapping[str, Summaries], out: Path) -> Row:
-    own = summaries[name]
+def _references(suite: Suite, summaries: Mapping[str, Summaries]) -> list[str]:
+    """The runs that others are compared with: the baseline, then those of `against`."""
+    names = [suite.baseline, *suite.against]
+    if BEST_SINGLE in names and BEST_SINGLE not in suite.runs:
+        place = names.index(BEST_SINGLE)
+        names[place : place + 1] = _best_single(suite, summaries)
+    return list(dict.fromkeys(names))
+
+
+def _best_single(suite: Suite, summaries: Mapping[str, Summaries]) -> list[str]:
+    """The run of one mentor, and of the baseline's student, that is best on the development split.
+
+    The test set does not choose it. Empty if there is no such run.
+    """
+    singles = {
+        name: fmean(results)
+        for name, own in summaries.items()
+        if (results := _results(own, "best", "dev"))
+        and _student(own) == _student(summaries[suite.baseline])
+        and all(len(summary["mentors"]) == 1 for summary in own.values())
+    }
+    return [max(singles, key=lambda name: singles[name])] if singles else []
+
+
+def _best(suite: Suite, summaries: Mapping[str, Summaries]) -> str | None:
+    student = _student(summaries[suite.baseline])
+    means = {
+        name: fmean(_results(own, "best"))
+        for name, own in summaries.items()
+        if own and _student(own) == student
+    }
+    return max(means, key=lambda name: means[name]) if len(means) > 1 else None
+
+
+def _row(
+    suite: Suite,
+    name: str,
+    own: Summaries,
+    out: Path,
+    *,
+    best: bool,
+    against: Mapping[str, Compared],
+) -> Row:
     first = next(iter(own.values()), {})
-    shares = [_active_share(run_folder(out, name, seed)) for seed in own]
+    folders = [run_folder(out, name, seed) for seed in own]
+    shares = [share for folder in folders if (share := _active_share(folder)) is not None]
     return Row(
         run=name,
         student=first.get("student"),
         method=first.get("method"),
         result=headline_of(first) if first else None,
         seeds=tuple(own),
-        last=Sample(tuple(_result(summary, "last") for summary in own.values())),
-        chosen=Sample(tuple(_result(summary, "best") for summary in own.values())),
-        difference=None if name == suite.baseline else _over(own, summaries[suite.baseline]),
-        active=fmean(given) if (given := [s for s in shares if s is not None]) else None,
+        options=searched_options(suite, name, RunFolder(folders[0]).raw()) if folders else (),
+        last=Sample(_results(own, "last")),
+        chosen=Sample(_results(own, "best")),
+        dev=Sample(_results(own, "best", "dev")),
+        active=fmean(shares) if shares else None,
+        best=best,
+        against=against,
     )
 
 
-def _over(own: Summaries, baseline: Summaries) -> Difference | None:
-    """Points over the baseline, on the seeds that both have; of equal students only."""
+def _against_all(summaries: Mapping[str, Summaries], reference: str) -> dict[str, Compared]:
+    """Every other run beside one, with p values that hold for all of them together."""
+    differences = {
+        name: difference
+        for name, own in summaries.items()
+        if name != reference and (difference := _over(own, summaries[reference]))
+    }
+    adjusted = holm([difference.p for difference in differences.values()])
+    return {
+        name: Compared(difference, p)
+        for (name, difference), p in zip(differences.items(), adjusted, strict=True)
+    }
+
+
+def _over(own: Summaries, reference: Summaries) -> Difference | None:
+    """Points over a reference, on the seeds that both have; of equal students only."""
     seeds = [
         seed
         for seed in own
-        if seed in baseline and own[seed]["student"] == baseline[seed]["student"]
+        if seed in reference and own[seed]["student"] == reference[seed]["student"]
     ]
     if not seeds:
         return None
-    one, other = ([_result(run[seed], "best") for seed in seeds] for run in (own, baseline))
+    one, other = (
+        _results({seed: runs[seed] for seed in seeds}, "best") for runs in (own, reference)
+    )
     return paired_difference(one, other)
 
 
-def _result(summary: dict[str, Any], epoch: str) -> float:
-    return summary[epoch][f"test_{headline_of(summary)}"]
+def _student(own: Summaries) -> str | None:
+    return next((summary["student"] for summary in own.values()), None)
+
+
+def _results(own: Summaries, epoch: str, split: str = "test") -> tuple[float, ...]:
+    """The headline of each seed; without seeds that have none, as without a development split."""
+    found = (summary[epoch].get(f"{split}_{headline_of(summary)}") for summary in own.values())
+    return tuple(value for value in found if value is not None)
 
 
 def _active_share(folder: Path) -> float | None:
     """Mean over mentors of the share of samples that they taught in the last epoch."""
-    rows = RunFolder(folder).read_csv("classroom.csv")
+    rows: Sequence[Mapping[str, Any]] = RunFolder(folder).read_csv("classroom.csv")
     shares = [row["active_share"] for row in rows if row["epoch"] == rows[-1]["epoch"]]
     return fmean(shares) if len(shares) > 1 else None

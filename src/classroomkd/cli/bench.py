@@ -48,7 +48,11 @@ def suite_(
     out: Annotated[Path | None, typer.Option(help="Folder; runs/<suite> if left out.")] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="NAME", help="Train this run only; may be repeated."),
+        typer.Option("--only", metavar="NAME,NAME", help="Train these runs only."),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Train these seeds only, of runs that have them."),
     ] = None,
     jobs: Annotated[
         int, typer.Option(min=1, help="Trainings at once; above 1 with one thread each.")
@@ -57,8 +61,17 @@ def suite_(
         bool, typer.Option("--overwrite", help="Replace runs that have changed.")
     ] = False,
     table: Annotated[bool, typer.Option("--table", help="Train nothing, show the table.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Train nothing, show each run's command and epochs.")
+    ] = False,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the table as Markdown.")
+    ] = None,
+    as_csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Also write it as CSV.")
+    ] = None,
+    latex: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write it as LaTeX.")
     ] = None,
     as_json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON.")
@@ -79,27 +92,40 @@ def suite_(
         again: {set: \[method.name=kd, "mentors=[{run: '{kd}'}]"]}
 
     where '{kd}' is the folder of an earlier run (the same seed, or its only one).
+    With a section `search`, the options of all runs are searched first, from
+    the same short list and with as many epochs for each (docs/suites.md).
 
     All mistakes of all runs are listed before the first is trained. Finished
     runs are kept and interrupted ones go on: give the same command again.
     Differences are paired by seed, with 95 % intervals (Student's t).
+    The suite's folder keeps every result in runs.csv, every trial in search.csv.
     """
     from classroomkd.config.suite import load_suite
 
     checked = load_suite(suite, overrides or [], recipes=not table, published=published)
     folder = out or Path("runs") / checked.name
+    names = [name for part in only or [] for name in part.split(",")]
+    numbers = _numbers(seeds)
     failures: dict[str, str] = {}
-    from classroomkd.bench.suite import changed_runs, run_suite
+    from classroomkd.bench.suite import changed_runs, foresee, run_suite
 
+    if dry_run:
+        for line in foresee(checked, folder, only=names, seeds=numbers):
+            typer.echo(line)
+        return
     if not table:
         failures = run_suite(
-            checked, folder, only=only or [], jobs=jobs, overwrite=overwrite, say=say
+            checked, folder, only=names, seeds=numbers, jobs=jobs, overwrite=overwrite, say=say
         )
 
-    from classroomkd.bench.comparison import compare, write_comparison
+    from classroomkd.bench.comparison import compare
+    from classroomkd.bench.search import trials_of
+    from classroomkd.bench.tables import to_table, write_tables
 
-    rows = compare(checked, folder)
-    say(write_comparison(checked, rows, markdown=markdown, as_json=as_json))
+    rows, trials = compare(checked, folder), trials_of(checked, folder)
+    files = {"markdown": markdown, "as_csv": as_csv, "latex": latex, "as_json": as_json}
+    write_tables(checked, rows, trials, **files)
+    say(to_table(checked, rows))
     if changed := changed_runs(checked, folder):
         why = "its recipe, or what it needs, has changed or is gone"
         say(f"not known to be of this suite as it is now ({why}): {', '.join(changed)}")
@@ -107,6 +133,13 @@ def suite_(
         lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
         count = "1 run" if len(failures) == 1 else f"{len(failures)} runs"
         raise ClassroomError(f"{count} failed{lines}")
+
+
+def _numbers(text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise ClassroomError(f"--seeds: numbers such as 0,1,2, not {text}") from None
 
 
 @bench.command()

@@ -12,11 +12,14 @@ runs:
 ```
 
 ``{teacher}`` is the folder of an earlier run: the one of the same seed, or of its only seed.
+
+With ``search`` (see `config.search`), the runs' options are searched on the development split
+first, each run's in as many tries; ``search: false`` of a run leaves it out.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Self
@@ -35,8 +38,11 @@ from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
 from classroomkd.config.lineups import PUBLISHED, lineup_recipe, published_name
 from classroomkd.config.mistakes import describe
 from classroomkd.config.reading import AnyRecipe, list_recipes, load_recipe
+from classroomkd.config.search import RunSearch, Search
 from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name
 
+BEST_SINGLE = "best-single"
+"""What `against` calls the run of one mentor that is best on the development split."""
 _REFERENCE = re.compile(r"\{(\w[\w.-]*)\}")
 
 
@@ -73,17 +79,22 @@ Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinc
 RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
+def _switch(raw: Any) -> Any:
+    return {True: RunSearch(), False: None}[raw] if isinstance(raw, bool) else raw
+
+
 class SuiteRun(Section):
     """One line of a suite; what is left out is the suite's."""
 
     base: RecipeFile | None = None
     set: Overrides = ()
     seeds: Seeds | None = None
+    search: Annotated[RunSearch | None, BeforeValidator(_switch)] = RunSearch()
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of one seed, trained or not.
+    """A run of one seed, or a trial of a search, trained or not.
 
     Attributes:
         name: of the suite's line.
@@ -92,6 +103,10 @@ class PlannedRun:
         base: file of the recipe.
         overrides: all changes to it, references replaced by folders.
         needs: folders of the runs that it refers to.
+        candidate: a first trial's own options, as overrides.
+        after: the trials one of which gives it its options, once they are over.
+        place: which of them, counted from the best.
+        epochs: length of a trial; None of a run.
     """
 
     name: str
@@ -100,6 +115,10 @@ class PlannedRun:
     base: Path
     overrides: tuple[str, ...]
     needs: tuple[Path, ...]
+    candidate: tuple[str, ...] = ()
+    after: tuple["PlannedRun", ...] = ()
+    place: int = 0
+    epochs: int | None = None
 
     def recipe(self) -> AnyRecipe:
         """The checked recipe; what the run needs must be trained by now."""
@@ -116,6 +135,10 @@ class Suite(Section):
     set: Overrides = ()
     seeds: Seeds = (0,)
     baseline: str
+    against: tuple[str, ...] = Field(
+        default=(), description=f"more runs to compare with, or {BEST_SINGLE}"
+    )
+    search: Search | None = None
     runs: Annotated[dict[RunName, SuiteRun], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -124,7 +147,32 @@ class Suite(Section):
             raise ValueError(f"baseline: {unknown_name('run', self.baseline, self.runs)}")
         if self.base is None and (bare := [k for k, run in self.runs.items() if run.base is None]):
             raise ValueError(f"runs.{bare[0]}.base: is missing, and so is the suite's own base")
+        for name in self.against:
+            if name not in self.runs and name != BEST_SINGLE:
+                known = (*self.runs, BEST_SINGLE)
+                raise ValueError(f"against: {unknown_name('run', name, known)}")
+        for name, run in self.runs.items():
+            if mistake := self._search_mistake(name, run.search):
+                raise ValueError(f"runs.{name}.search: {mistake}")
         return self
+
+    def _search_mistake(self, name: str, own: RunSearch | None) -> str:
+        """What keeps a run's search from being the suite's in other words; empty if all is well."""
+        search = self.search
+        if search is None:
+            return "" if own in (None, RunSearch()) else "the suite has no search"
+        if own is None:
+            return ""
+        known = {key: "" for candidate in search.options for key in candidate}
+        for key in own.rename:
+            if key not in known:
+                return f"rename: {unknown_name('option', key, known)}"
+        count, usual = len(own.candidates(search)), len(search.options)
+        if count != usual:
+            return f"{count} candidates, but {usual} in the suite's: every run gets as many tries"
+        if search.seed in self.seeds_of(name):
+            return f"seed {search.seed} is the search's own: give results another"
+        return ""
 
     def seeds_of(self, name: str) -> tuple[int, ...]:
         """The seeds of a line."""
@@ -135,11 +183,49 @@ class Suite(Section):
         return (*self.set, *self.runs[name].set)
 
     def planned(self, out: Path) -> list[PlannedRun]:
-        """Every run with its folder under `out`, in the order of the file, then of the seeds."""
-        return [self.plan(name, seed, out) for name in self.runs for seed in self.seeds_of(name)]
+        """Every run with its folder under `out`, in the order of the file, then of the seeds.
 
-    def plan(self, name: str, seed: int, out: Path) -> PlannedRun:
-        """One run with its folder under `out`."""
+        The trials of a run's search stand before it.
+        """
+        planned = []
+        for name in self.runs:
+            rungs = self.rungs(name, out)
+            planned += [trial for rung in rungs for trial in rung]
+            best = rungs[-1] if rungs else ()
+            planned += [
+                replace(self.plan(name, seed, out), after=best) for seed in self.seeds_of(name)
+            ]
+        return planned
+
+    def rungs(self, name: str, out: Path) -> list[tuple[PlannedRun, ...]]:
+        """The trials of a run's search, rung by rung; none if it is not searched."""
+        search, own = self.search, self.runs[name].search
+        if search is None or own is None:
+            return []
+        tried = own.candidates(search)
+        rungs: list[tuple[PlannedRun, ...]] = []
+        for number, (size, epochs) in enumerate(
+            zip(search.sizes, search.epochs, strict=True), start=1
+        ):
+            folders = [
+                out / "search" / f"{name}-rung{number}-{place}" for place in range(1, size + 1)
+            ]
+            rungs.append(
+                tuple(
+                    replace(
+                        self.plan(name, search.seed, out, folder),
+                        candidate=() if rungs else tried[place],
+                        after=rungs[-1] if rungs else (),
+                        place=place,
+                        epochs=epochs,
+                    )
+                    for place, folder in enumerate(folders)
+                )
+            )
+        return rungs
+
+    def plan(self, name: str, seed: int, out: Path, folder: Path | None = None) -> PlannedRun:
+        """One run with its folder, which is usually under `out`; what it needs always is."""
         needs: dict[str, Path] = {}
 
         def folder_of(reference: re.Match[str]) -> str:
@@ -149,7 +235,7 @@ class Suite(Section):
             return str(needs[needed])
 
         overrides = [_REFERENCE.sub(folder_of, text) for text in self.overrides_of(name)]
-        folder = run_folder(out, name, seed)
+        folder = folder or run_folder(out, name, seed)
         base = self.runs[name].base or self.base
         assert base is not None  # see _complete
         overrides += [f"name={folder.name}", f"seed={seed}"]
@@ -228,7 +314,9 @@ def _describe(item: Any) -> str:
     if item["type"] != "extra_forbidden":
         return describe(item)
     *place, key = map(str, item["loc"])
-    known = list((SuiteRun if place else Suite).model_fields)
+    sections = {"search": RunSearch if len(place) > 1 else Search, "": Suite}
+    section = sections.get(place[-1] if place else "", SuiteRun)
+    known = list(section.model_fields)
     hint = f"unknown key{nearest(key, known)} (known: {', '.join(known)})"
     return f"{'.'.join([*place, key])}: {hint}"
 
@@ -276,14 +364,48 @@ def _recipe_mistakes(
         folder: for the stand-ins.
         kept: the snapshots of each run above; those of this one are added.
     """
+    try:
+        recipe = _with_stand_ins(suite, name, folder, kept)
+    except RecipeError as error:
+        return [text.replace(f"{folder}/", "") for text in error.mistakes]
+    return _trial_mistakes(suite, name, recipe, folder)
+
+
+def _with_stand_ins(
+    suite: Suite, name: str, folder: Path, kept: dict[str, tuple[int, ...]]
+) -> AnyRecipe:
+    """A run's recipe, after stand-ins were made for what it refers to; see `_recipe_mistakes`."""
     run = suite.plan(name, suite.seeds_of(name)[0], folder)
     for needed in run.needs:
         epochs = kept.get(needed.name.rpartition("-s")[0], ())
         for place in (needed, *(snapshot_folder(needed, epoch) for epoch in epochs)):
             place.mkdir(parents=True, exist_ok=True)
             (place / "student.safetensors").touch()
-    try:
-        kept[name] = run.recipe().train.snapshot_epochs
-    except RecipeError as error:
-        return [text.replace(f"{folder}/", "") for text in error.mistakes]
-    return []
+    recipe = run.recipe()
+    kept[name] = recipe.train.snapshot_epochs
+    return recipe
+
+
+def _trial_mistakes(suite: Suite, name: str, recipe: AnyRecipe, folder: Path) -> list[str]:
+    """Mistakes in a run's search: of options that its method lacks, or of a missing split."""
+    first, *_ = (*suite.rungs(name, folder), ())
+    if first and not recipe.data.dev:
+        return ["search: candidates are compared on the development split: set data.dev"]
+    found: dict[str, None] = {}
+    for trial in first:
+        try:
+            replace(trial, overrides=(*trial.overrides, *trial.candidate)).recipe()
+        except RecipeError as error:
+            found |= dict.fromkeys(error.mistakes)
+    hint = (
+        "say what this method calls it (search: {rename: {OPTION: ITS-OPTION}}), give the run as"
+        " many candidates of its own (search: {options: ...}), or leave it out (search: false)"
+    )
+    return [f"search: {text.replace(f'{folder}/', '')}; {hint}" for text in found]
+
+
+def recipes_of(suite: Suite) -> dict[str, AnyRecipe]:
+    """Each run's recipe before its runs are there: references are to stand-ins, since removed."""
+    kept: dict[str, tuple[int, ...]] = {}
+    with TemporaryDirectory() as folder:
+        return {name: _with_stand_ins(suite, name, Path(folder), kept) for name in suite.runs}

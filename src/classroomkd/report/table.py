@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from classroomkd.report.read import RunRecord, read_runs
+from classroomkd.statistics import Difference, Sample, paired_difference, signed
 from classroomkd.tasks import result_title
 
 DASH = "–"
@@ -80,6 +80,18 @@ class StudentRow:
         """Points of the first result (chosen epoch) over the student alone, if that is there."""
         return None if self.alone is None else self.chosen.mean - self.alone.chosen.mean
 
+    def beside(self, other: "StudentRow") -> Difference | None:
+        """Points of the first result (chosen epoch) over another row's, on the seeds of both."""
+        name = f"test_{self.first.headline}"
+        own, others = (
+            {record.seed: record.summary["best"].get(name) for record in row.records}
+            for row in (self, other)
+        )
+        seeds = [seed for seed, result in own.items() if None not in (result, others.get(seed))]
+        if not seeds:
+            return None
+        return paired_difference([own[s] for s in seeds], [others[s] for s in seeds])
+
     @property
     def difference_text(self) -> str:
         """The difference with its sign; ``*`` if the student alone was trained otherwise."""
@@ -135,16 +147,6 @@ def result_name(records: Sequence[RunRecord]) -> str:
     return names.pop() if len(names) == 1 else "result"
 
 
-def signed(points: float) -> str:
-    """Points with their sign.
-
-    Example:
-        >>> signed(-0.4)
-        '−0.40'
-    """
-    return f"{points:+.2f}".replace("-", "−")
-
-
 def what_differs(run: RunRecord, other: RunRecord) -> list[str]:
     """The recipe's keys by which two runs were not trained alike, methods and mentors aside."""
     one, two = dict(_leaves(protocol(run))), dict(_leaves(protocol(other)))
@@ -180,9 +182,10 @@ def _row(group: Sequence[RunRecord]) -> StudentRow:
 
 def _value(numbers: Iterable[float | None]) -> Value:
     given = [float("nan") if number is None else float(number) for number in numbers]
-    if len(given) == 1 or any(number != number for number in given):
-        return Value(mean(given))
-    return Value(mean(given), stdev(given))
+    if any(number != number for number in given):
+        return Value(float("nan"))
+    sample = Sample(tuple(given))
+    return Value(sample.mean or 0.0, sample.spread)
 
 
 def _alone(row: StudentRow, rows: Sequence[StudentRow]) -> StudentRow | None:

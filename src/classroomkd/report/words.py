@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from classroomkd.report.table import StudentRow, signed, what_differs
+from classroomkd.report.table import StudentRow, what_differs
+from classroomkd.statistics import signed
 from classroomkd.tasks import result_title
 
 NOISE = 0.5
@@ -135,6 +136,10 @@ def _doubt(row: StudentRow, other: StudentRow, difference: float) -> str:
         return (
             "too little to mean anything with one seed" if difference < NOISE else "one seed only"
         )
+    paired = row.beside(other)
+    if paired is not None and paired.interval is not None:
+        low, high = paired.interval
+        return "no more than seeds differ among themselves" if low <= 0 <= high else ""
     spreads = (row.chosen.spread or 0, other.chosen.spread or 0)
     error = math.hypot(*(s / math.sqrt(n) for s, n in zip(spreads, counts, strict=True)))
     if difference < max(2 * error, NOISE if min(counts) < 3 else 0):
