@@ -268,6 +268,17 @@ def test_the_commands_of_a_search_are_foreseen(write, tmp_path):
     assert lines[13].endswith("seed=0 '<options of alone-rung2, place 1>'")
 
 
+def test_epochs_before_the_run_are_foreseen_and_shortened(write, tmp_path):
+    mentor = "mentors=[{model: resnet8, train: false, checkpoint: weights.pt}]"
+    (tmp_path / "weights.pt").touch()
+    ab = ["method.name=ab", "method.init_epochs=4", "train.epochs=8"]
+    runs = {"alone": {"set": [*ab, mentor.replace("weights.pt", str(tmp_path / "weights.pt"))]}}
+    lines = foresee(load_suite(write(runs)), tmp_path / "out")
+    # 4 trials of 1 + 1 epochs (a half is made one), 2 of 2 + 1, and a run of 8 + 4.
+    assert lines[-1] == "  26 epochs in all"
+    assert "method.init_epochs=1" in lines[1]
+
+
 MENTOR = "mentors=[{run: '{teacher}', role: teacher}]"
 WEIGHTS = {"options": {"method.weight": [1, 2], "method.task_weight": [0.1, 1]}, "epochs": [1]}
 TAUGHT = {

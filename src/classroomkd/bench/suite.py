@@ -19,6 +19,7 @@ from classroomkd.config.suite import PlannedRun, Suite, recipes_of
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
 from classroomkd.errors import ClassroomError, unknown_name
+from classroomkd.methods import create_method
 
 Say = Callable[[str], None]
 
@@ -104,7 +105,10 @@ def _epochs_left(run: PlannedRun, recipe: AnyRecipe, state: State) -> int:
     if state is State.DONE:
         return 0
     done = RunFolder(run.folder).read_csv("metrics.csv") if state is State.BEGUN else ()
-    return (run.epochs or recipe.train.epochs) - len(done)
+    epochs = run.epochs or recipe.train.epochs
+    extra = create_method(recipe.method.name, **recipe.method.options).extra_epochs
+    before = max(1, round(extra * epochs / recipe.train.epochs)) if extra else 0
+    return before + epochs - len({row["epoch"] for row in done})
 
 
 def _command(run: PlannedRun, recipe: AnyRecipe, state: State) -> str:
