@@ -193,7 +193,7 @@ def test_no_development_split(look, trained):
     ("method", "word", "cure"),
     [
         ({"name": "kd", "weight": 1e-7}, "The mentors hardly count", "raise method.weight"),
-        ({"name": "at", "weight": 1e7}, "The task hardly counts", "lower method.weight"),
+        ({"name": "at", "weight": 1e7}, "The mentors drown the task", "lower method.weight"),
     ],
 )
 def test_terms_of_unlike_size(look, trained, method, word, cure):

@@ -15,7 +15,6 @@ from classroomkd.doctor.examine import _data
 from classroomkd.doctor.mentors import find_twins
 from classroomkd.doctor.order import best_order
 from classroomkd.doctor.sample import plain_sample
-from classroomkd.doctor.terms import _grows
 from classroomkd.engine.build import build_classroom
 from classroomkd.mentors import Mentor
 from classroomkd.models import load_student
@@ -241,18 +240,6 @@ def test_a_task_that_counts_more_and_more_is_left_alone(trained, digits_recipe):
     (finding,) = [f for f in findings if f.aspect == "balance"]
     assert finding.verdict == "warning"
     assert finding.cure.endswith("method.also={name: at, weight: ...}")
-
-
-def test_growing_tasks_by_hand(classroom, digits_recipe):
-    from classroomkd.doctor.gradients import Shares
-
-    shares = Shares(task=0.001, mentors=(1.0,), rest=0.0, total=1.0)
-    assert not _grows(classroom, shares, 0.01), "no method with such a weight"
-    room = build_classroom(digits_recipe())
-    assert _grows(room, shares, 0.01)  # 0.1 of 1.1
-    assert not _grows(room, shares, 0.5)  # 0.002 of 1.002
-    fixed = build_classroom(digits_recipe(method=GOOD))
-    assert not _grows(fixed, shares, 0.01)
 
 
 def test_gradients_that_are_not_finite(look, trained):

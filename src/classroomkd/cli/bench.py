@@ -183,3 +183,24 @@ def methods_(
     from classroomkd.bench.costs import run_costs
 
     run_costs(out, say=say)
+
+
+@bench.command()
+def strength(
+    as_csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Also write the numbers as CSV.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the table as Markdown.")
+    ] = None,
+) -> None:
+    """Measure how strong each method's terms are beside the cross-entropy.
+
+    The norm of the gradient of all that a method adds to the task, over that of
+    the cross-entropy, with its usual options: on the student's logits / on its
+    parameters. For a student that begins and one that is trained, and 1, 3 and
+    6 mentors, small networks on scikit-learn's digits (a minute or two).
+    """
+    from classroomkd.bench.strength import run_strength
+
+    run_strength(say=say, as_csv=as_csv, markdown=markdown)

@@ -8,12 +8,13 @@ from torch import Tensor
 from classroomkd.config import PoseRecipe
 from classroomkd.data.pose import PoseBatch, PoseLoader, mirror_joints
 from classroomkd.doctor.finding import Finding
+from classroomkd.engine.balance import FirstLesson
 from classroomkd.engine.pose import PoseClassroom, build_pose_classroom
 from classroomkd.mentors.pose import PoseMentor
 from classroomkd.tasks.pose import person_oks
 
 PERSONS = 256
-LEAST = 0.01  # of the loss, below which mentors hardly count
+LEAST = 0.01  # of the joints, below which a mentor teaches almost nobody
 
 
 def examine_pose(recipe: PoseRecipe) -> list[Finding]:
@@ -134,11 +135,14 @@ def _twins(said: dict[str, Tensor | None]) -> Iterator[Finding]:
 
 
 def _terms(classroom: PoseClassroom) -> Iterator[Finding]:
+    said: list[str] = []
+    classroom.first = FirstLesson(classroom, said.append)
     classroom.begin_epoch(0)
     lesson = classroom.hold(next(iter(classroom.train)))
     if not lesson.loss.isfinite():
         yield Finding("wrong", "loss", "is not finite on the first batch", "finite")
         return
+    classroom.first.look(lesson)
     task = lesson.task_loss.mean().item()
     terms = lesson.mentor_loss.mean(1).tolist()
     parts = ", ".join(f"{m.name} {t:.3g}" for m, t in zip(classroom.mentors, terms, strict=True))
@@ -146,13 +150,10 @@ def _terms(classroom: PoseClassroom) -> Iterator[Finding]:
     text = f"at the start: task {task:.3g}" + (
         f"; mentors, ranked by {score}: {sum(terms):.3g} ({parts})" if terms else ""
     )
-    small = terms and sum(terms) < LEAST * task
-    yield Finding(
-        "warning" if small else "ok",
-        "loss",
-        f"{text}. The mentors hardly count beside the task" if small else text,
-        "balance",
-    )
+    if said:
+        yield Finding("warning", "loss", f"{text}. {said[0]}", "balance")
+    else:
+        yield Finding("ok", "loss", text, "balance")
     for mentor, share in zip(
         classroom.mentors, lesson.active.float().flatten(1).mean(1).tolist(), strict=True
     ):

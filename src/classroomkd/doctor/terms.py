@@ -5,7 +5,6 @@ Shapes: ``M`` mentors, ``B`` samples.
 
 from collections.abc import Collection, Iterator
 from math import isfinite
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +13,11 @@ from classroomkd.core import Lesson
 from classroomkd.core.divergence import cross_entropy
 from classroomkd.data import Batch
 from classroomkd.doctor.finding import Finding
-from classroomkd.doctor.gradients import Shares, gradient_shares
+from classroomkd.engine.balance import imbalance, option, usual_options
 from classroomkd.engine.classroom import Classroom
+from classroomkd.engine.gradients import Shares, gradient_shares
 from classroomkd.engine.hearing import outputs
-from classroomkd.methods import Outputs, method_options
-
-LEAST = 1.0  # percent of the gradient below which a term hardly counts
+from classroomkd.methods import Outputs
 
 
 def judge_terms(
@@ -62,44 +60,18 @@ def _balance(classroom: Classroom, shares: Shares, task_weight: float) -> Findin
     named |= {"other terms": shares.rest} if shares.rest else {}
     parts = ", ".join(f"{name} {shares.percent(norm):.1f} %" for name, norm in named.items())
     text = f"gradient for the student at the start: {parts} (norm {shares.total:.3g})"
-    mentors = shares.percent(sum(shares.mentors))
-    options = method_options(classroom.method.name).model_fields
-    if shares.mentors and mentors + shares.percent(shares.rest) < LEAST:
-        cure = "raise method.weight" if "weight" in options else "use other mentors or methods"
-        text += ". The mentors hardly count beside the task"
-        return Finding("warning", "loss", text, "balance", cure)
-    if not 0 < shares.percent(shares.task) < LEAST:
+    method, task = classroom.recipe.method, shares.task
+    mentors = sum(shares.mentors) + shares.rest
+    if not (sum(shares.mentors) and task):
         return Finding("ok", "loss", text, "balance")
-    if _grows(classroom, shares, task_weight):
+    if isinstance(option(method, "task_weight"), str) and 0 < task_weight < 1:
         text += f". The task's weight, {task_weight:.2g} now, grows as the student learns"
+        task /= task_weight
+    found = imbalance(method, mentors / task, usual=usual_options(classroom.recipe))
+    if found is None:
         return Finding("ok", "loss", text, "balance")
-    text += ". The task hardly counts beside the mentors"
-    return Finding("warning", "loss", text, "balance", _lighter_mentors(classroom))
-
-
-def _grows(classroom: Classroom, shares: Shares, weight: float) -> bool:
-    """Whether the task counts enough once its weight, which depends on the student, is 1."""
-    if not isinstance(_set(classroom, "task_weight"), str) or not 0 < weight < 1:
-        return False
-    task = shares.task / weight
-    return 100 * task > LEAST * (task + sum(shares.mentors) + shares.rest)
-
-
-def _lighter_mentors(classroom: Classroom) -> str:
-    """How the task comes to count more."""
-    if (also := _set(classroom, "also")) is not None:
-        name = also if isinstance(also, str) else also["name"]
-        return f"lower the weight of the second method: method.also={{name: {name}, weight: ...}}"
-    options = method_options(classroom.method.name).model_fields
-    known = {"task_weight": "set method.task_weight=1", "weight": "lower method.weight"}
-    return ", or ".join(c for o, c in known.items() if o in options) or "lower the mentors' weight"
-
-
-def _set(classroom: Classroom, option: str) -> Any:
-    """The value of an option of the method, given or usual; None if it has none such."""
-    fields = method_options(classroom.method.name).model_fields
-    usual = fields[option].default if option in fields else None
-    return classroom.recipe.method.options.get(option, usual)
+    what, cure = found
+    return Finding("warning", "loss", f"{text}. {what[0].upper()}{what[1:]}", "balance", cure)
 
 
 def _teaching(classroom: Classroom, lesson: Lesson, doubted: Collection[str]) -> Iterator[Finding]:

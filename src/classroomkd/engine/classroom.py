@@ -10,6 +10,7 @@ from torch import nn
 from classroomkd.config import Recipe
 from classroomkd.core import Lesson
 from classroomkd.data import Batch, ViewLoader
+from classroomkd.engine.balance import FirstLesson
 from classroomkd.engine.devices import ALONE, Team
 from classroomkd.engine.hearing import Hearing
 from classroomkd.engine.step import hold_lesson
@@ -34,6 +35,7 @@ class Classroom:
         device: where everything lies.
         hearing: what the mentors say about a batch, live or from the recipe's bank.
         team: the processes that train the student together.
+        first: looks at the first lesson, if anybody does.
     """
 
     recipe: Recipe
@@ -45,6 +47,7 @@ class Classroom:
     device: torch.device
     hearing: Hearing
     team: Team = ALONE
+    first: FirstLesson | None = None
 
     @property
     def headline(self) -> str:
@@ -104,6 +107,7 @@ class Classroom:
             precision,
             hear=self.hearing,
             team=self.team,
+            made=self.first and self.first.made(),
         )
         self.hearing.note(lesson)
         return lesson

@@ -21,6 +21,7 @@ class AnyClassroom(Protocol):
         dev: batches of plain views of the development split, or None without one.
         device: where everything lies.
         hearing: who of the mentors is asked, and what a bank knows; None if all are, always.
+        first: a `FirstLesson`, or None: nobody looks at it.
     """
 
     recipe: Any
@@ -31,6 +32,7 @@ class AnyClassroom(Protocol):
     dev: Any
     device: torch.device
     hearing: Any
+    first: Any
 
     @property
     def headline(self) -> str:

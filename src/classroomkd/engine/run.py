@@ -10,6 +10,8 @@ from typing import Any
 
 from classroomkd.config import AnyRecipe, Recipe
 from classroomkd.config.published import published_notes
+from classroomkd.core import Lesson
+from classroomkd.engine.balance import FirstLesson
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.devices import Team, join, must_start, start
 from classroomkd.engine.ledger import Ledger
@@ -96,9 +98,18 @@ def _train_together(
         say(_sizes(circumstances))
     ledger = Ledger([mentor.name for mentor in classroom.mentors])
     record = _Record(run, classroom, ledger, say)
+    first = FirstLesson(classroom, say)
+    divided = team.size > 1 and recipe.train.student_placement == "shard"  # so are its gradients
+    classroom.first = None if resume or divided else first
+
+    def on_lesson(lesson: Lesson) -> None:
+        if classroom.first:
+            first.look(lesson)
+        ledger.add(lesson)
+
     fit(
         classroom,
-        on_lesson=ledger.add,
+        on_lesson=on_lesson,
         on_epoch=record.epoch if team.first else _nothing,
         checkpoint=run.checkpoint,
         resume=resume,

@@ -4,7 +4,9 @@ Shapes: ``M`` mentors, ``B`` samples.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,6 +28,7 @@ def hold_lesson(
     precision: str = "fp32",
     hear: Callable[[Batch], list[Outputs]] | None = None,
     team: Team = ALONE,
+    made: AbstractContextManager[Any] | None = None,
 ) -> Lesson:
     """Show a batch to the student and to its mentors, and let the method make a lesson of it.
 
@@ -41,12 +44,14 @@ def hold_lesson(
         hear: what the mentors say about a batch; None to ask each of them.
         team: with others, ``batch`` is this process's part, and the lesson is that of the whole
             batch, the same for all.
+        made: entered while the method makes the lesson.
     """
     batch = team.complete(batch, method.views)
     with autocast(batch.images.device, precision):
         taught = hear(batch) if hear else [outputs(m, batch.images, method, team) for m in mentors]
         learnt = outputs(student, batch.images, method, team)
-    lesson = method(learnt, taught, batch.target, batch.index)
+    with made or nullcontext():
+        lesson = method(learnt, taught, batch.target, batch.index)
     if method.bilevel:
         if team.size > 1:
             raise ClassroomError(

@@ -9,6 +9,7 @@ import torch
 from classroomkd.config.pose import PoseRecipe
 from classroomkd.core import Lesson
 from classroomkd.data.pose import PersonSet, PoseBatch, PoseLoader
+from classroomkd.engine.balance import FirstLesson
 from classroomkd.engine.devices import ALONE, Team
 from classroomkd.engine.pose.lesson import Rules, hold_pose_lesson
 from classroomkd.engine.pose.pictures import keep_pictures
@@ -33,6 +34,7 @@ class PoseClassroom:
     Attributes:
         rules: what scores, units and the task are.
         team: the processes that train the student together.
+        first: looks at the first lesson, if anybody does.
     """
 
     recipe: PoseRecipe
@@ -44,6 +46,7 @@ class PoseClassroom:
     device: torch.device
     rules: Rules
     team: Team = ALONE
+    first: FirstLesson | None = None
 
     hearing: None = None
 
@@ -67,7 +70,14 @@ class PoseClassroom:
         """The lesson of a batch; see `hold_pose_lesson`."""
         precision = self.recipe.train.precision
         return hold_pose_lesson(
-            self.student, self.mentors, self.method, batch, self.rules, precision, team=self.team
+            self.student,
+            self.mentors,
+            self.method,
+            batch,
+            self.rules,
+            precision,
+            team=self.team,
+            made=self.first and self.first.made(),
         )
 
     def end_epoch(self) -> None:

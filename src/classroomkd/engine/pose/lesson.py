@@ -4,8 +4,9 @@ Shapes: ``M`` mentors, ``B`` persons, ``U`` joints, ``K`` bins.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -88,6 +89,7 @@ def hold_pose_lesson(
     precision: str = "fp32",
     group: Group | None = None,
     team: Team = ALONE,
+    made: AbstractContextManager[Any] | None = None,
 ) -> Lesson:
     """Show persons to the student and to its mentors, and let the method make a lesson of it.
 
@@ -105,6 +107,7 @@ def hold_pose_lesson(
         group: what is ranked together, if not as the method has it.
         team: with others, ``batch`` is this process's part, and the lesson is that of the whole
             batch, the same for all.
+        made: entered while the lesson is made of what was said.
     """
     decoded = rules.score == "oks"
     with autocast(batch.images.device, precision):
@@ -113,7 +116,8 @@ def hold_pose_lesson(
             own = student(batch.images)
         outputs = tuple(team.gather(block).float() for block in own)
     whole = PoseBatch(batch.images, *(team.gather(part) for part in batch[1:]))
-    return pose_lesson(student, outputs, mentors, said, method, whole, rules, group)
+    with made or nullcontext():
+        return pose_lesson(student, outputs, mentors, said, method, whole, rules, group)
 
 
 def _from_all(opinion: Opinion, team: Team) -> Opinion:

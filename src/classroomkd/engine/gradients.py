@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from classroomkd.core import Lesson
+from classroomkd.core.divergence import cross_entropy
+from classroomkd.methods import Outputs
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def gradient_shares(student: nn.Module, hold: Callable[[], Lesson]) -> tuple[Les
     return lesson, Shares(task_norm, tuple(norms), left, total)
 
 
-def _gradient(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+def _gradient(term: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """The gradient of a term, flat, in float64; 0 where it does not depend on a parameter."""
     if not term.requires_grad:
         return torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
@@ -107,3 +109,55 @@ def _gradient(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
         for p, g in zip(parameters, found, strict=True)
     ]
     return torch.cat(flat).double().cpu()
+
+
+def term_norms(
+    lesson: Lesson, sources: Sources, parameters: Sequence[Tensor]
+) -> tuple[float, float]:
+    """Norms of the gradients of the task's term, and of all that is in the loss beside it."""
+    task = sources.of(lesson.task_loss).mean()
+    own, rest = (_gradient(term, parameters).norm() for term in (task, lesson.loss - task))
+    return own.item(), rest.item()
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strongly all that a method adds to the task pulls, beside the cross-entropy at weight 1.
+
+    Attributes:
+        logits: norm of its gradient on the student's logits over the cross-entropy's. A loss on
+            features alone has none there.
+        parameters: the same on the student's parameters, which every loss reaches.
+    """
+
+    logits: float
+    parameters: float
+
+
+def measure_strength(
+    student: Outputs,
+    teach: Callable[[], Lesson],
+    target: Tensor,
+    parameters: Sequence[Tensor],
+) -> Strength:
+    r"""The strength of a method's terms on a batch.
+
+    .. math:: \frac{\| \nabla (L - L_{task}) \|}{\| \nabla CE \|}
+
+    Args:
+        student: what the student says, computed by ``parameters``.
+        teach: makes the lesson of it.
+        target: ``[B]``.
+        parameters: the student's.
+    """
+    with Sources() as sources:
+        lesson = teach()
+    added = lesson.loss - sources.of(lesson.task_loss).mean()
+    label = cross_entropy(student.logits.float(), target).mean()
+    logits = relative_norm(added, label, [student.logits])
+    return Strength(logits, relative_norm(added, label, parameters))
+
+
+def relative_norm(term: Tensor, other: Tensor, tensors: Sequence[Tensor]) -> float:
+    """The norm of a term's gradient for some tensors over that of another's."""
+    return (_gradient(term, tensors).norm() / _gradient(other, tensors).norm()).item()

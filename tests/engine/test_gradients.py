@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from classroomkd.core import classroom_loss
-from classroomkd.doctor.gradients import Shares, Sources, _gradient, gradient_shares
+from classroomkd.engine.gradients import Shares, Sources, _gradient, gradient_shares
 from classroomkd.engine.hearing import outputs
 from classroomkd.methods import create_method, list_methods, method_class
 from classroomkd.models import build_model

@@ -1,0 +1,181 @@
+"""How strong each method's terms are with its default options, beside the cross-entropy.
+
+Small networks of the zoo on scikit-learn's digits: a student as it begins and after some epochs
+alone, and mentors that are trained. A method is measured as it is after its warm-up, on one batch,
+with adapters and memories as they begin.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from classroomkd.bench.pose_strength import pose_strength
+from classroomkd.data import Batch, ImageSet, ViewLoader, crop, load_image_set
+from classroomkd.engine.gradients import Strength, measure_strength
+from classroomkd.engine.hearing import outputs
+from classroomkd.methods import create_method, list_methods, method_class
+from classroomkd.models import Network, build_model
+
+COUNTS = (1, 3, 6)
+BATCH = 64  # as in the benchmark: relations of samples, and some memories, depend on it
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the table: a method, who learns, from how many, and how strong its terms are."""
+
+    method: str
+    student: str
+    mentors: int
+    strength: Strength
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Who is measured.
+
+    Attributes:
+        student: name of its model.
+        mentors: names of theirs, as many as the largest of `COUNTS`; the first is the teacher.
+        student_epochs: of the student that is called trained.
+        mentor_epochs: of the mentors.
+    """
+
+    student: str = "resnet8"
+    mentors: tuple[str, ...] = (
+        *("resnet20", "resnet14", "wrn_16_1"),
+        *("vgg8", "resnet8", "ShuffleNetV2"),
+    )
+    student_epochs: int = 3
+    mentor_epochs: int = 6
+
+
+def run_strength(
+    *,
+    say: Callable[[str], None] = print,
+    networks: Networks | None = None,
+    names: Sequence[str] | None = None,
+    as_csv: Path | None = None,
+    markdown: Path | None = None,
+) -> list[Row]:
+    """Measure methods, and print a table.
+
+    Those of one mentor are measured with the teacher, the others with 1, 3 and 6 mentors; those of
+    poses by `pose_strength`.
+
+    Args:
+        say: told the table.
+        networks: others than the usual ones.
+        names: of the methods; all that have mentors if left out.
+        as_csv: also write the numbers there.
+        markdown: also write the table there.
+    """
+    chosen = networks or Networks()
+    digits = load_image_set("digits", "train")
+    torch.manual_seed(0)
+    mentors = [_trained(name, digits, chosen.mentor_epochs) for name in chosen.mentors]
+    epochs = {"fresh": 0, "trained": chosen.student_epochs}
+    students = {who: _trained(chosen.student, digits, count) for who, count in epochs.items()}
+    rows = [
+        Row(
+            name,
+            who,
+            count,
+            pose_strength(name, trained=who == "trained", mentors=count)
+            if method_class(name).kind == "pose"
+            else _strength(name, student, mentors[:count], digits),
+        )
+        for name in names or [n for n in list_methods() if method_class(n).listens != "nobody"]
+        for who, student in students.items()
+        for count in ((1,) if method_class(name).listens == "one" else COUNTS)
+    ]
+    table = strength_table(rows)
+    say(table)
+    if as_csv is not None:
+        as_csv.parent.mkdir(parents=True, exist_ok=True)
+        as_csv.write_text(_csv(rows))
+    if markdown is not None:
+        markdown.parent.mkdir(parents=True, exist_ok=True)
+        markdown.write_text(table + "\n")
+    return rows
+
+
+def _trained(name: str, digits: ImageSet, epochs: int) -> Network:
+    torch.manual_seed(0)
+    network = build_model(name, len(digits.classes), mean=digits.mean, std=digits.std)
+    loader = _views(digits, batch_size=64)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    network.train()
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(network(batch.images), batch.target).backward()
+            optimizer.step()
+    return network
+
+
+def _views(digits: ImageSet, *, batch_size: int, views: int = 1) -> ViewLoader:
+    shift = [crop(1)]
+    second = shift if views == 2 else None
+    return ViewLoader(
+        digits, batch_size, augment=shift, second=second, shuffle=True, drop_last=True
+    )
+
+
+def _strength(
+    name: str, student: Network, mentors: Sequence[Network], digits: ImageSet
+) -> Strength:
+    torch.manual_seed(0)
+    method = create_method(name)
+    batch: Batch = next(iter(_views(digits, batch_size=BATCH, views=method.views)))
+    learnt = outputs(student.train(), batch.images, method)
+    with torch.no_grad():
+        taught = [outputs(mentor.eval(), batch.images, method) for mentor in mentors]
+        method.enroll(digits.index, digits.target)
+        method.setup(learnt, taught)
+    return measure_strength(
+        learnt,
+        lambda: method(learnt, taught, batch.target, batch.index),
+        batch.target,
+        [p for p in student.parameters() if p.requires_grad],
+    )
+
+
+def strength_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table: a line for each method, columns for who learns from how many.
+
+    A cell has the strength on the student's logits and, after a slash, on its parameters; of poses
+    that on its outputs alone.
+    """
+    columns = [(who, count) for who in ("fresh", "trained") for count in COUNTS]
+    cells = {(r.method, r.student, r.mentors): _cell(r.strength) for r in rows}
+    lines = [
+        "| method | " + " | ".join(f"{who}, {count}" for who, count in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name in dict.fromkeys(row.method for row in rows):
+        line = " | ".join(cells.get((name, *column), "") for column in columns)
+        lines.append(f"| `{name}` | {line} |")
+    return "\n".join(lines)
+
+
+def _cell(strength: Strength) -> str:
+    return " / ".join(f"{x:.2g}" for x in (strength.logits, strength.parameters) if not isnan(x))
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "student", "mentors", "logits", "parameters"])
+    for row in rows:
+        both = row.strength.logits, row.strength.parameters
+        numbers = ("" if isnan(x) else f"{x:.3g}" for x in both)
+        writer.writerow([row.method, row.student, row.mentors, *numbers])
+    return text.getvalue()
