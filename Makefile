@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench format clean
+.PHONY: cards demo test test-slow lint bench format clean
 
 demo: .venv/installed  ## Train a small classroom on handwritten digits and write a report.
 	$(BIN)/classroomkd demo --out runs/demo
@@ -22,6 +22,9 @@ lint: .venv/installed  ## Style, types, and which room may import which.
 bench: .venv/installed  ## Speed of the training step, and what each method costs.
 	$(BIN)/classroomkd bench speed
 	$(BIN)/classroomkd bench methods
+
+cards: .venv/installed  ## docs/cards.md, from docstrings, options and tables.
+	$(BIN)/python docs/make_cards.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -14,6 +14,7 @@ from tests.engine.pose.conftest import draw_set
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
+DOCUMENTS = ("docs/results.md", "docs/pose.md", "docs/methods.md", "docs/cards.md")
 
 
 def blocks(language, text=TEXT):
@@ -104,7 +105,7 @@ def test_make_targets_exist():
 
 
 def test_links_lead_somewhere():
-    for document in ("README.md", "CONTRIBUTING.md", "docs/results.md", "docs/pose.md"):
+    for document in ("README.md", "CONTRIBUTING.md", *DOCUMENTS):
         text = (ROOT / document).read_text()
         for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
             assert ((ROOT / document).parent / link).exists(), f"{document}: {link}"

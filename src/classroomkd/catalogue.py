@@ -20,7 +20,8 @@ def methods() -> Iterator[str]:
 
     for name in list_methods():
         cls = method_class(name)
-        yield f"{name:12s} {cls.year or '':4} {cls.title} ({cls.kind}; {', '.join(_needs(cls))})"
+        needs = ", ".join(method_needs(cls))
+        yield f"{name:12s} {cls.year or '':4} {cls.title} ({cls.kind}; {needs})"
         for option, field in method_options(name).model_fields.items():
             yield f"{'':17s} {option}: {field.default}"
         for entry in entries(name):
@@ -28,7 +29,8 @@ def methods() -> Iterator[str]:
             yield f"{'':17s} ({entry.scope}) {options}"
 
 
-def _needs(method: type[Method]) -> Iterator[str]:
+def method_needs(method: type[Method]) -> Iterator[str]:
+    """What a method needs: how many mentors, features, views, in words."""
     yield {"nobody": "no mentor", "one": "one teacher", "all": "several mentors"}[method.listens]
     if method.needs_features:
         yield "features"
