@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: cards demo test test-slow lint bench format clean
+.PHONY: cards demo test test-slow test-golden lint bench format clean
 
 demo: .venv/installed  ## Train a small classroom on handwritten digits and write a report.
 	$(BIN)/classroomkd demo --out runs/demo
@@ -12,6 +12,9 @@ test: .venv/installed  ## The tests that decide whether a change lands.
 
 test-slow: .venv/installed  ## The tests that take minutes.
 	$(BIN)/python -m pytest -q -m slow
+
+test-golden: .venv/installed  ## Tiny runs end bit for bit as recorded: for changes of shape alone.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m golden tests/golden
 
 lint: .venv/installed  ## Style, types, and which room may import which.
 	$(BIN)/ruff check .
