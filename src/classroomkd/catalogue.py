@@ -31,7 +31,9 @@ def methods() -> Iterator[str]:
 
 def method_needs(method: type[Method]) -> Iterator[str]:
     """What a method needs: how many mentors, features, views, in words."""
-    yield {"nobody": "no mentor", "one": "one teacher", "all": "several mentors"}[method.listens]
+    yield {"nobody": "no mentor", "one": "one teacher", "all": "several mentors"}[
+        method.num_mentors
+    ]
     if method.needs_features:
         yield "features"
     if method.needs_preactivations:

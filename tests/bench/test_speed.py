@@ -25,7 +25,7 @@ from classroomkd.cli import app
 from classroomkd.core import classroom_loss
 from classroomkd.engine import tuning
 from classroomkd.engine.precision import autocast
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.step import training_step
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.tuning import Choice, Timing, Variant
@@ -65,7 +65,7 @@ def test_both_loops_compute_the_same_loss_on_a_batch(method):
     student, *networks = (build_model("resnet8", 5) for _ in range(3))
     mentors = [Mentor(network, "peer") for network in networks if method == "classroom"]
     batch = next(iter(build_loader(TINY, CPU, channels_last=False)))
-    lesson = hold_lesson(student, mentors, create_method(method), batch)
+    lesson = training_step(student, mentors, create_method(method), batch)
     loss = textbook_loss(student(batch.images), [m(batch.images) for m in mentors], batch.target)
     torch.testing.assert_close(loss, lesson.loss, rtol=1e-5, atol=1e-5)
 
@@ -169,10 +169,10 @@ def test_mentors_are_tuned_for_the_run(monkeypatch):
 def test_what_is_timed_of_a_bank_is_all_of_it(tmp_path):
     epochs = _Epochs(TINY, CPU, tmp_path)
     recalled = []
-    hear = epochs.hearing.__call__
+    hear = epochs.mentor_outputs.__call__
     for _ in range(2):
         epochs()
-    assert [m.name for m in epochs.hearing.banked] == list(TINY.mentors)
+    assert [m.name for m in epochs.mentor_outputs.banked] == list(TINY.mentors)
     for batch in epochs.batches:
         recalled.append(torch.stack([said.logits for said in hear(batch)]))
     assert torch.cat(recalled, dim=1).shape == (2, TINY.stored, TINY.classes)

@@ -9,7 +9,7 @@ from classroomkd.config import Recipe, find_recipe, list_recipes, load_recipe, p
 from classroomkd.config.files import read_yaml
 from classroomkd.errors import ClassroomError, RecipeError
 
-ALONE = {"name": "x", "student": {"model": "resnet8"}, "method": {"name": "none"}}
+SINGLE_PROCESS = {"name": "x", "student": {"model": "resnet8"}, "method": {"name": "none"}}
 
 
 @pytest.fixture(autouse=True)
@@ -146,11 +146,11 @@ def test_every_mistake_is_listed_at_once():
     ],
 )
 def test_one_mistake(part, start):
-    assert the_mistake(ALONE | part).startswith(start)
+    assert the_mistake(SINGLE_PROCESS | part).startswith(start)
 
 
 def test_kd_and_its_one_teacher():
-    two = ALONE | {"method": {"name": "kd"}, "mentors": [PEER, PEER]}
+    two = SINGLE_PROCESS | {"method": {"name": "kd"}, "mentors": [PEER, PEER]}
     assert the_mistake(two).startswith("mentors: kd learns from one")
     teachers = [PEER | {"role": "teacher"}] * 2
     assert the_mistake(two | {"mentors": teachers}).startswith("mentors: kd learns from one")
@@ -160,25 +160,27 @@ def test_kd_and_its_one_teacher():
 
 def test_options_that_exclude_each_other():
     method = {"name": "classroom", "compat": "official", "filtering": False}
-    mistake = the_mistake(ALONE | {"method": method, "mentors": [PEER]})
+    mistake = the_mistake(SINGLE_PROCESS | {"method": method, "mentors": [PEER]})
     assert mistake.startswith("method: ")
     assert "filtering" in mistake
 
 
 def test_keys_that_are_no_text():
-    for raw in (ALONE | {3: 1}, ALONE | {"method": {"name": "none", 3: 1}}):
+    for raw in (SINGLE_PROCESS | {3: 1}, SINGLE_PROCESS | {"method": {"name": "none", 3: 1}}):
         assert "Keys should be strings" in the_mistake(raw)
 
 
 def test_options_without_a_name_are_those_of_the_usual_one():
-    recipe = parse_recipe(ALONE | {"train": {"optimizer": {"lr": 0.2}, "schedule": {"rise": 0.1}}})
+    recipe = parse_recipe(
+        SINGLE_PROCESS | {"train": {"optimizer": {"lr": 0.2}, "schedule": {"rise": 0.1}}}
+    )
     assert (recipe.train.optimizer.name, recipe.train.optimizer.lr) == ("sgd", 0.2)
     assert (recipe.train.schedule.name, recipe.train.schedule.rise) == ("onecycle", 0.1)
 
 
 def test_a_count_and_a_share_stay_what_they_are():
     for dev in (0, 500, 0.25):
-        size = parse_recipe(ALONE | {"data": {"dev": dev}}).data.dev
+        size = parse_recipe(SINGLE_PROCESS | {"data": {"dev": dev}}).data.dev
         assert (size, type(size)) == (dev, type(dev))
 
 
@@ -195,14 +197,17 @@ def test_a_count_and_a_share_stay_what_they_are():
     ],
 )
 def test_views_of_the_data_set(data, views):
-    recipe = parse_recipe(ALONE | {"data": data})
+    recipe = parse_recipe(SINGLE_PROCESS | {"data": data})
     assert [view.name for view in recipe.data.augment] == views
     assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
 def test_digits_are_moved_by_a_pixel():
     assert (
-        parse_recipe(ALONE | {"data": {"name": "digits"}}).data.augment[0].options["padding"] == 1
+        parse_recipe(SINGLE_PROCESS | {"data": {"name": "digits"}})
+        .data.augment[0]
+        .options["padding"]
+        == 1
     )
 
 
@@ -210,15 +215,20 @@ def test_digits_are_moved_by_a_pixel():
 
 
 def test_mixing():
-    data = parse_recipe(ALONE | {"data": {"mix": {"mixup": 0.8, "cutmix": 1}}}).data
+    data = parse_recipe(SINGLE_PROCESS | {"data": {"mix": {"mixup": 0.8, "cutmix": 1}}}).data
     assert (data.mixing.mixup, data.mixing.cutmix, data.mixing.switch) == (0.8, 1.0, 0.5)
     assert (data.smoothing, data.copies) == (0, 1)
-    assert parse_recipe(ALONE).data.mixing is None
+    assert parse_recipe(SINGLE_PROCESS).data.mixing is None
     for off in ({"mixup": 0}, {"cutmix": 0.0, "mixup": 0.0}, {"mixup": 1, "p": 0}):
-        assert parse_recipe(ALONE | {"data": {"mix": off}}).data.mixing is None
-    data = overridden(ALONE, "data.mix.mixup=0.2", "data.smoothing=0.1", "data.copies=3").data
+        assert parse_recipe(SINGLE_PROCESS | {"data": {"mix": off}}).data.mixing is None
+    data = overridden(
+        SINGLE_PROCESS, "data.mix.mixup=0.2", "data.smoothing=0.1", "data.copies=3"
+    ).data
     assert (data.mixing.mixup, data.smoothing, data.copies) == (0.2, 0.1, 3)
-    assert overridden(ALONE | {"data": {"mix": {"mixup": 1}}}, "data.mix=null").data.mix is None
+    assert (
+        overridden(SINGLE_PROCESS | {"data": {"mix": {"mixup": 1}}}, "data.mix=null").data.mix
+        is None
+    )
 
 
 @pytest.mark.parametrize("method", [{"name": "dkd"}, {"name": "classroom", "also": "dkd"}])
@@ -229,7 +239,7 @@ def test_mixing():
 def test_methods_that_need_the_true_class(monkeypatch, method, data, key):
     from classroomkd.methods import method_class
 
-    raw = ALONE | {"mentors": [PEER], "method": method, "data": data}
+    raw = SINGLE_PROCESS | {"mentors": [PEER], "method": method, "data": data}
     parse_recipe(raw)
     monkeypatch.setattr(method_class("dkd"), "soft_targets", False)
     parse_recipe(raw | {"data": {}})
@@ -243,7 +253,7 @@ def overridden(raw, *overrides):
 
 
 def test_overrides_of_every_type():
-    raw = ALONE | {"mentors": [PEER, {"run": "runs/teacher"}]}
+    raw = SINGLE_PROCESS | {"mentors": [PEER, {"run": "runs/teacher"}]}
     recipe = overridden(
         raw,
         "seed=3",
@@ -271,17 +281,17 @@ def test_overrides_of_every_type():
 
 
 def test_a_whole_mentor_can_be_replaced():
-    recipe = overridden(ALONE | {"mentors": [PEER]}, "mentors.0={run: runs/teacher}")
+    recipe = overridden(SINGLE_PROCESS | {"mentors": [PEER]}, "mentors.0={run: runs/teacher}")
     assert recipe.mentors[0].run == Path("runs/teacher")
     assert recipe.mentors[0].model is None
 
 
 def test_renaming_a_mentor_keeps_it():
-    recipe = overridden(ALONE | {"mentors": [PEER | {"name": "a"}]}, "mentors.0.name=b")
+    recipe = overridden(SINGLE_PROCESS | {"mentors": [PEER | {"name": "a"}]}, "mentors.0.name=b")
     assert (recipe.mentors[0].name, recipe.mentors[0].model) == ("b", "vgg8")
 
 
-CLASSROOM = ALONE | {"method": {"name": "classroom", "group": "batch"}, "mentors": [PEER]}
+CLASSROOM = SINGLE_PROCESS | {"method": {"name": "classroom", "group": "batch"}, "mentors": [PEER]}
 
 
 def test_another_method_leaves_the_options_behind():
@@ -300,7 +310,7 @@ def test_overrides_of_options_hold_on_either_side_of_the_name():
 
 
 def test_another_optimizer_schedule_data_set_or_view():
-    raw = ALONE | {
+    raw = SINGLE_PROCESS | {
         "data": {"name": "cifar100", "dev": 0.3, "path": "runs", "augment": [{"name": "flip"}]},
         "train": {"optimizer": {"momentum": 0.5}, "schedule": {"name": "step", "gamma": 0.2}},
     }
@@ -338,7 +348,7 @@ def test_another_optimizer_schedule_data_set_or_view():
     ],
 )
 def test_overrides_that_cannot_be(override, mistake):
-    raw = ALONE | {"mentors": [PEER], "train": {"epochs": 3}}
+    raw = SINGLE_PROCESS | {"mentors": [PEER], "train": {"epochs": 3}}
     (line,) = mistakes_of(load_recipe, write(raw), [override])
     assert line.startswith(mistake)
 
@@ -378,7 +388,7 @@ def test_lists_of_base_are_replaced():
 
 
 def test_base_that_cannot_be():
-    write(ALONE, "below.yaml")
+    write(SINGLE_PROCESS, "below.yaml")
     (line,) = mistakes_of(load_recipe, write({"base": "blow.yaml"}, "a.yaml"))
     assert line.startswith("base: no such file: blow.yaml: did you mean 'below.yaml'?")
     write({"base": "below.yaml"}, "middle.yaml")
@@ -408,13 +418,13 @@ def test_round_trip():
 
 
 def test_defaults_round_trip():
-    recipe = parse_recipe(ALONE)
+    recipe = parse_recipe(SINGLE_PROCESS)
     assert load_recipe(write(recipe.to_yaml())) == recipe
     assert isinstance(recipe, Recipe)
 
 
 def test_the_name_of_a_file_is_the_recipes():
-    raw = {key: value for key, value in ALONE.items() if key != "name"}
+    raw = {key: value for key, value in SINGLE_PROCESS.items() if key != "name"}
     assert load_recipe(write(raw, "deep/my-run.yaml")).name == "my-run"
 
 
@@ -441,7 +451,7 @@ def test_files_that_are_no_recipes(content, mistake):
 
 
 def test_recipes_that_are_not_there():
-    write(ALONE, "mine.yaml")
+    write(SINGLE_PROCESS, "mine.yaml")
     (line,) = mistakes_of(load_recipe, "mime.yaml")
     assert line == "no such file: did you mean 'mine.yaml'?"
     for name, path in list_recipes().items():
@@ -482,7 +492,7 @@ def test_all_that_does_not_go_together_is_told_at_once(tmp_path, monkeypatch):
     from classroomkd.methods import method_class
 
     monkeypatch.setattr(method_class("fitnets"), "soft_targets", False)
-    raw = ALONE | {
+    raw = SINGLE_PROCESS | {
         "data": {"name": "digits", "mix": {"mixup": 0.2}, "copies": 2},
         "mentors": [{"model": "resnet8", "train": True, "role": "teacher"}],
         "method": {"name": "fitnets"},
@@ -560,7 +570,7 @@ def test_a_recipe_is_written_as_it_reads():
 
 def test_what_of_the_training_set_is_learnt_from():
     def mistake(**data):
-        return the_mistake({**ALONE, "data": data})
+        return the_mistake({**SINGLE_PROCESS, "data": data})
 
     assert mistake(noise={"rate": 1.4}).startswith("data.noise.rate: ")
     assert mistake(noise={"rat": 0.4, "rate": 0.1}) == (
@@ -579,11 +589,11 @@ def test_what_of_the_training_set_is_learnt_from():
     )
     recipe = parse_recipe(
         {
-            **ALONE,
+            **SINGLE_PROCESS,
             "data": {"train_classes": "0-49", "noise": {"rate": 0.4, "classes": [3, "apple"]}},
         }
     )
     assert recipe.data.train_classes == ("0-49",)
     assert recipe.data.noise.classes == (3, "apple")
     assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
-    assert parse_recipe({**ALONE, "data": {"train_classes": 7}}).data.train_classes == (7,)
+    assert parse_recipe({**SINGLE_PROCESS, "data": {"train_classes": 7}}).data.train_classes == (7,)

@@ -62,9 +62,9 @@ def test_the_mentor_with_the_role(place):
 def test_teachers_of_other_origin():
     Path("w.pt").touch()
     assert recipe([{"checkpoint": "w.pt", "model": "resnet56"}]).method.options == {"beta": 2}
-    shelf = Path("bank/a")
-    shelf.mkdir(parents=True)
-    (shelf / "mentor.json").write_text(json.dumps({"architecture": "resnet56"}))
+    store = Path("bank/a")
+    store.mkdir(parents=True)
+    (store / "mentor.json").write_text(json.dumps({"architecture": "resnet56"}))
     assert recipe([{"outputs": "bank/a"}]).method.options == {"beta": 2}
 
 

@@ -457,7 +457,9 @@ def test_errors_name_the_cause(arguments, options, message):
 def test_options_have_the_same_defaults_everywhere():
     there = classroom_loss.__kwdefaults__
     assert {name: there[name] for name in OPTIONS} == OPTIONS
-    assert set(there) - set(OPTIONS) == {"unit_weight", "taught_weight", "heard", "ranking"}
+    assert set(there) - set(OPTIONS) == {
+        "unit_weight", "mentor_unit_weight", "mentor_mask", "rank_divergence",
+    }  # fmt: skip
 
 
 def test_a_module_shows_what_was_changed():

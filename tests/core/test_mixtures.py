@@ -8,7 +8,7 @@ import torch
 
 from classroomkd import ClassroomLoss, classroom_loss
 from classroomkd.core.ensemble import ensemble, mean_logits, mean_probabilities, mean_zscores
-from classroomkd.core.filter import standing
+from classroomkd.core.filter import score_mentors
 from tests.core.oracle import kl, softmax
 
 B, C, M = 6, 7, 4
@@ -174,26 +174,30 @@ def test_no_mentor():
 
 def test_units_that_a_mentor_is_not_heard_on_are_not_in_the_ensemble():
     student, mentors, target = (torch.tensor(x) for x in batch(6, units=3))
-    heard = torch.ones(M, 3, dtype=torch.bool)
-    heard[0, 2] = False
-    now = standing((student,), (mentors,), (target,), heard=heard.unsqueeze(1).expand(M, B, 3))
+    mentor_mask = torch.ones(M, 3, dtype=torch.bool)
+    mentor_mask[0, 2] = False
+    scores = score_mentors(
+        (student,), (mentors,), (target,), mentor_mask=mentor_mask.unsqueeze(1).expand(M, B, 3)
+    )
     weight = torch.ones(M, B, 1, dtype=student.dtype)
-    together, part = ensemble(now, weight, mean_logits)
+    together, part = ensemble(scores, weight, mean_logits)
     torch.testing.assert_close(together.mentors[0][0, :, :2], mentors[:, :, :2].mean(0))
     torch.testing.assert_close(together.mentors[0][0, :, 2], mentors[1:, :, 2].mean(0))
     torch.testing.assert_close(part.sum(0), torch.ones(B, dtype=part.dtype))
     assert (part[0] < part[1]).all()
-    lesson = classroom_loss(student, mentors, target, heard=heard, mix="logits", task_weight=1.0)
+    lesson = classroom_loss(
+        student, mentors, target, mentor_mask=mentor_mask, mix="logits", task_weight=1.0
+    )
     torch.testing.assert_close(lesson.loss, (lesson.task_loss + lesson.mentor_loss.sum(0)).mean())
 
 
 def test_the_ensemble_scores_at_least_what_it_is_said_to():
     student, mentors, target = (torch.tensor(x) for x in batch(7))
     blocks = (student.unsqueeze(1),), (mentors.unsqueeze(2),), (target.unsqueeze(1),)
-    now = standing(*blocks)
+    scores = score_mentors(*blocks)
     weight = torch.rand(M, B, 1, dtype=student.dtype) + 0.1
-    together, _ = ensemble(now, weight, mean_logits)
-    said = standing(blocks[0], together.mentors, blocks[2]).mentor_divergence
+    together, _ = ensemble(scores, weight, mean_logits)
+    said = score_mentors(blocks[0], together.mentors, blocks[2]).mentor_divergence
     assert (said <= together.mentor_divergence + 1e-9).all()
 
 

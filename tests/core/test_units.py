@@ -20,9 +20,11 @@ def scene(seed=0):
 @pytest.mark.parametrize("group", ["sample", "batch", "unit"])
 def test_a_mentor_is_ranked_and_teaches_on_the_units_that_it_speaks_about(group):
     student, mentors, target, weight = scene()
-    heard = torch.ones(M, U, dtype=torch.bool)
-    heard[1, 2:] = False
-    lesson = classroom_loss(student, mentors, target, unit_weight=weight, heard=heard, group=group)
+    mentor_mask = torch.ones(M, U, dtype=torch.bool)
+    mentor_mask[1, 2:] = False
+    lesson = classroom_loss(
+        student, mentors, target, unit_weight=weight, mentor_mask=mentor_mask, group=group
+    )
     part = classroom_loss(
         student[:, :2], mentors[1:2, :, :2], target[:, :2], unit_weight=weight[:, :2], group=group
     )
@@ -38,12 +40,12 @@ def test_a_mentor_is_ranked_and_teaches_on_the_units_that_it_speaks_about(group)
 
 def test_what_a_mentor_does_not_speak_about_has_no_effect():
     student, mentors, target, weight = scene()
-    heard = torch.ones(M, B, U, dtype=torch.bool)
-    heard[0, :, 1] = False
-    heard[2, 3] = False  # it says nothing at all about one sample
-    clean = classroom_loss(student, mentors, target, unit_weight=weight, heard=heard)
-    spoiled = torch.where(heard.unsqueeze(-1), mentors, torch.nan)
-    lesson = classroom_loss(student, spoiled, target, unit_weight=weight, heard=heard)
+    mentor_mask = torch.ones(M, B, U, dtype=torch.bool)
+    mentor_mask[0, :, 1] = False
+    mentor_mask[2, 3] = False  # it says nothing at all about one sample
+    clean = classroom_loss(student, mentors, target, unit_weight=weight, mentor_mask=mentor_mask)
+    spoiled = torch.where(mentor_mask.unsqueeze(-1), mentors, torch.nan)
+    lesson = classroom_loss(student, spoiled, target, unit_weight=weight, mentor_mask=mentor_mask)
     torch.testing.assert_close(lesson.loss, clean.loss)
     assert not lesson.active[2, 3]
     assert lesson.mentor_loss[2, 3] == 0
@@ -52,8 +54,8 @@ def test_what_a_mentor_does_not_speak_about_has_no_effect():
 def test_all_units_heard_changes_nothing():
     student, mentors, target, weight = scene()
     usual = classroom_loss(student, mentors, target, unit_weight=weight)
-    heard = torch.ones(M, U, dtype=torch.bool)
-    lesson = classroom_loss(student, mentors, target, unit_weight=weight, heard=heard)
+    mentor_mask = torch.ones(M, U, dtype=torch.bool)
+    lesson = classroom_loss(student, mentors, target, unit_weight=weight, mentor_mask=mentor_mask)
     torch.testing.assert_close(lesson.loss, usual.loss, rtol=1e-12, atol=0)
     torch.testing.assert_close(lesson.temperature, usual.temperature)
 
@@ -61,10 +63,10 @@ def test_all_units_heard_changes_nothing():
 def test_unheard_units_get_no_gradient():
     student, mentors, target, _ = scene()
     student.requires_grad_(True)
-    heard = torch.zeros(M, U, dtype=torch.bool)
-    heard[:, 0] = True
+    mentor_mask = torch.zeros(M, U, dtype=torch.bool)
+    mentor_mask[:, 0] = True
     classroom_loss(
-        student, mentors, target, heard=heard, filtering=False, task_weight=0.0
+        student, mentors, target, mentor_mask=mentor_mask, filtering=False, task_weight=0.0
     ).loss.backward()
     assert student.grad is not None
     assert (student.grad[:, 0] != 0).any()
@@ -78,17 +80,17 @@ def test_units_without_label_are_taught_at_the_rank_of_their_sample_if_asked():
     labelled = {"unit_weight": visible, "task_weight": 0.0}
     everything = torch.ones_like(visible)
     usual = classroom_loss(student, mentors, target, **labelled)
-    lesson = classroom_loss(student, mentors, target, taught_weight=everything, **labelled)
+    lesson = classroom_loss(student, mentors, target, mentor_unit_weight=everything, **labelled)
     for name in ("active", "temperature", "weight", "student_score"):
         torch.testing.assert_close(getattr(lesson, name), getattr(usual, name))
     student.requires_grad_(True)
     for weight, touched in ((None, False), (everything, True)):
-        loss = classroom_loss(student, mentors, target, taught_weight=weight, **labelled).loss
+        loss = classroom_loss(student, mentors, target, mentor_unit_weight=weight, **labelled).loss
         (gradient,) = torch.autograd.grad(loss, student)
         assert bool((gradient[:, 3] != 0).any()) is touched
     wrong = target.clone()
     wrong[:, 3] = (wrong[:, 3] + 1) % K  # a label that nobody has given
-    again = classroom_loss(student, mentors, wrong, taught_weight=everything, **labelled)
+    again = classroom_loss(student, mentors, wrong, mentor_unit_weight=everything, **labelled)
     torch.testing.assert_close(again.loss, lesson.loss)
 
 
@@ -97,18 +99,20 @@ def test_a_ranking_by_the_likelihood_is_the_usual_one():
     own = -student.log_softmax(-1).gather(-1, target[..., None]).squeeze(-1)
     others = -mentors.log_softmax(-1).gather(-1, target.expand(M, B, U)[..., None]).squeeze(-1)
     usual = classroom_loss(student, mentors, target, unit_weight=weight)
-    ranked = classroom_loss(student, mentors, target, unit_weight=weight, ranking=(own, others))
+    ranked = classroom_loss(
+        student, mentors, target, unit_weight=weight, rank_divergence=(own, others)
+    )
     torch.testing.assert_close(ranked.loss, usual.loss)
     torch.testing.assert_close(ranked.student_score, usual.student_score)
 
 
 def test_a_ranking_decides_who_teaches():
     student, mentors, target, _ = scene()
-    ranking = (
+    rank_divergence = (
         torch.full((B, U), 0.5),
         torch.stack([torch.full((B, U), d) for d in (0.1, 0.6, 0.5)]),
     )
-    lesson = classroom_loss(student, mentors, target, ranking=ranking)
+    lesson = classroom_loss(student, mentors, target, rank_divergence=rank_divergence)
     assert lesson.active[:, 0].tolist() == [True, False, False]
     torch.testing.assert_close(lesson.student_score, torch.full((B,), 0.5).neg().exp())
     gap = 1 - torch.tensor(0.1 - 0.5).exp()
@@ -118,10 +122,10 @@ def test_a_ranking_decides_who_teaches():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heard": torch.ones(M, B, dtype=torch.bool)}, r"heard has shape \(3, 5\), expected \(3, 4\) or"),
-        ({"heard": torch.ones(M, 2, U, dtype=torch.bool)}, "heard has shape"),
-        ({"taught_weight": torch.ones(B, 2)}, "taught_weight has shape"),
-        ({"ranking": (torch.zeros(B, U), torch.zeros(B, U))}, "ranking has shapes"),
+        ({"mentor_mask": torch.ones(M, B, dtype=torch.bool)}, r"mentor_mask has shape \(3, 5\), expected \(3, 4\) or"),
+        ({"mentor_mask": torch.ones(M, 2, U, dtype=torch.bool)}, "mentor_mask has shape"),
+        ({"mentor_unit_weight": torch.ones(B, 2)}, "mentor_unit_weight has shape"),
+        ({"rank_divergence": (torch.zeros(B, U), torch.zeros(B, U))}, "rank_divergence has shapes"),
     ],
 )  # fmt: skip
 def test_shapes_that_do_not_fit_are_named(options, message):

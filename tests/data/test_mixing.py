@@ -415,20 +415,20 @@ def lessons(recipe):
     classroom = build_classroom(recipe)
     classroom.begin_epoch(0)
     with torch.no_grad():
-        return [classroom.hold(batch) for batch in islice(classroom.train, 3)], classroom
+        return [classroom.training_step(batch) for batch in islice(classroom.train, 3)], classroom
 
 
 def test_a_bank_serves_mixed_samples(digits_recipe, tmp_path):
     bank = {"path": str(tmp_path / "bank")}
     build_bank(digits_recipe(data=MIXED, bank=bank, train={"epochs": 1}), say=lambda _: None)
     stored, classroom = lessons(digits_recipe(data=MIXED, bank=bank))
-    assert len(classroom.hearing.banked) == 2
+    assert len(classroom.mentor_outputs.banked) == 2
     live, _ = lessons(digits_recipe(data=MIXED))
     for one, other in zip(stored, live, strict=True):
         assert one.loss.item() == pytest.approx(other.loss.item(), rel=1e-3)
         torch.testing.assert_close(one.mentor_score, other.mentor_score, rtol=1e-3, atol=1e-5)
     unsmoothed = {**MIXED, "smoothing": 0.0}  # images, and what is said about them, are the same
-    assert len(lessons(digits_recipe(data=unsmoothed, bank=bank))[1].hearing.banked) == 2
+    assert len(lessons(digits_recipe(data=unsmoothed, bank=bank))[1].mentor_outputs.banked) == 2
     for other in ({}, {"mix": {"mixup": 0.8}}):
         with pytest.raises(ClassroomError, match=r"does not fit; mix"):
             build_classroom(digits_recipe(data=other, bank=bank))

@@ -244,9 +244,9 @@ def test_a_bank_serves_mixed_samples(digits_recipe, folder, tmp_path, small_wind
         for classroom in (stored, live):
             classroom.begin_epoch(epoch)
         with torch.no_grad():
-            one, other = (c.hold(next(iter(c.train))) for c in (stored, live))
+            one, other = (c.training_step(next(iter(c.train))) for c in (stored, live))
         torch.testing.assert_close(one.mentor_score, other.mentor_score, rtol=1e-3, atol=1e-5)
-    assert len(stored.hearing.banked) == 1
+    assert len(stored.mentor_outputs.banked) == 1
 
 
 def test_each_row_group_is_fetched_once(folder, fetched):

@@ -213,10 +213,10 @@ def test_a_mentor_of_whom_the_bank_alone_is_left(digits_recipe, trained, tmp_pat
     short = {"train": {"epochs": 1}, "bank": bank}
     live = digits_recipe(mentors=[{"run": str(trained)}], method=GOOD, **short)
     build_bank(live, say=lambda _: None)
-    (shelf,) = [folder for folder in (tmp_path / "bank").iterdir() if folder.is_dir()]
-    stored = digits_recipe(mentors=[{"outputs": str(shelf)}], method=GOOD, train={"epochs": 1})
+    (store,) = [folder for folder in (tmp_path / "bank").iterdir() if folder.is_dir()]
+    stored = digits_recipe(mentors=[{"outputs": str(store)}], method=GOOD, train={"epochs": 1})
     findings = examine(stored)
-    finding = only([f for f in findings if f.subject == shelf.name], "accuracy")
+    finding = only([f for f in findings if f.subject == store.name], "accuracy")
     assert (finding.verdict, "augmented images right" in finding.text) == ("ok", True)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from classroomkd.config import MentorRecipe, parse_recipe
 from classroomkd.doctor import conclude, examine
-from classroomkd.doctor.accuracy import Heard, judge_accuracy, learnt_them
+from classroomkd.doctor.accuracy import MentorPredictions, judge_accuracy, learnt_them
 from classroomkd.doctor.examine import _data
 from classroomkd.doctor.mentors import find_twins
 from classroomkd.doctor.order import best_order
@@ -48,7 +48,7 @@ def heard(said, target, classes, scale=5.0):
     logits = F.one_hot(said, classes) * scale + torch.arange(len(said)).unsqueeze(1) / len(said)
     logits[:, 0] += torch.linspace(0, 0.1, len(said))
     entry = MentorRecipe.model_construct(run=None)
-    return Heard(Mentor(nn.Identity(), "m"), entry, logits.float(), target, "training")
+    return MentorPredictions(Mentor(nn.Identity(), "m"), entry, logits.float(), target, "training")
 
 
 def judged(said, target, classroom, classes=10):
@@ -131,7 +131,9 @@ def test_a_mentor_that_learnt_the_development_split(look, trained, tmp_path, spl
 
 def test_other_data_or_plain_training_images_are_not_learnt(trained, digits_recipe):
     room = build_classroom(digits_recipe(mentors=[{"run": str(trained)}], data={"dev": 0}))
-    one = Heard(room.mentors[0], room.recipe.mentors[0], torch.eye(2), torch.arange(2), "training")
+    one = MentorPredictions(
+        room.mentors[0], room.recipe.mentors[0], torch.eye(2), torch.arange(2), "training"
+    )
     assert learnt_them(one, room) is None
 
 
@@ -197,7 +199,7 @@ def test_half_precision_and_a_shift_do_not_hide_a_twin(trained):
 
     def one(name, said):
         entry = MentorRecipe.model_construct(run=None)
-        return Heard(Mentor(nn.Identity(), name), entry, said, target, "training")
+        return MentorPredictions(Mentor(nn.Identity(), name), entry, said, target, "training")
 
     group = [one("a", logits), one("b", logits.half().float()), one("c", logits + 3)]
     pairs = [f.subject for f in find_twins(group)]

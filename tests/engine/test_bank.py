@@ -49,7 +49,7 @@ def lessons(recipe, epoch=0):
     classroom = build_classroom(recipe)
     classroom.begin_epoch(epoch)
     with torch.no_grad():
-        held = [classroom.hold(batch) for batch in classroom.train]
+        held = [classroom.training_step(batch) for batch in classroom.train]
     classroom.end_epoch()
     return held
 
@@ -139,7 +139,7 @@ def test_repeated_views_need_as_many_shards(banked):
     images = []
     for epoch in (0, 2):
         classroom.begin_epoch(epoch)
-        assert len(classroom.hearing.banked) == 2
+        assert len(classroom.mentor_outputs.banked) == 2
         shown = {
             int(i): image
             for b in classroom.train
@@ -155,7 +155,7 @@ def test_seeds_share_a_bank_through_one_seed_of_views(banked, calls):
     for seed in (1, 2):
         classroom = build_classroom(banked(seed=seed, data={"view_seed": 0}))
         classroom.begin_epoch(1)
-        assert [m.name for m in classroom.hearing.banked] == ["resnet8", "resnet14"]
+        assert [m.name for m in classroom.mentor_outputs.banked] == ["resnet8", "resnet14"]
     with pytest.raises(ClassroomError, match=r"the bank .* does not fit; seed: 0, here 1"):
         build_classroom(banked(seed=1))
 
@@ -196,7 +196,7 @@ def test_damage_is_found_and_computed_again(banked, calls):
     classroom = build_classroom(recipe, said.append)
     classroom.begin_epoch(0)
     assert "damaged" in said[0]
-    assert [m.name for m in classroom.hearing.banked] == ["resnet14"]
+    assert [m.name for m in classroom.mentor_outputs.banked] == ["resnet14"]
     build_bank(recipe, say=quiet)
     assert path.read_bytes() == whole
 

@@ -14,7 +14,7 @@ from torch import nn
 from classroomkd.config.schema import Train
 from classroomkd.data import ViewLoader, load_image_set
 from classroomkd.engine.build import build_classroom
-from classroomkd.engine.devices import ALONE, Team, join, must_start, start
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext, join, must_start, start
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
 from classroomkd.engine.views import training_views
@@ -65,7 +65,7 @@ def test_parts_of_batches_make_up_the_batches(digits_recipe):
     images = load_image_set("digits", "train").subset(torch.arange(300))
     whole = training_views(recipe, images, torch.device("cpu"), views=2)
     parts = [
-        training_views(recipe, images, torch.device("cpu"), views=2, team=Team(rank, 4))
+        training_views(recipe, images, torch.device("cpu"), views=2, team=DistContext(rank, 4))
         for rank in range(4)
     ]
     assert len(whole) == len(parts[0]) == 2
@@ -84,7 +84,7 @@ def test_batches_that_cannot_be_divided_are_refused(digits_recipe, monkeypatch):
         digits_recipe(train={"device": "cuda:1", "devices": 2})
     images = load_image_set("digits", "test").subset(torch.arange(5))
     with pytest.raises(ClassroomError, match="the 5 training samples are one batch"):
-        training_views(digits_recipe(), images, torch.device("cpu"), team=Team(0, 2))
+        training_views(digits_recipe(), images, torch.device("cpu"), team=DistContext(0, 2))
     with pytest.raises(ValueError, match="no 3 equal parts"):
         ViewLoader(images, 4, part=(0, 3))
     for name, value in {"RANK": 0, "WORLD_SIZE": 3, "MASTER_ADDR": "x", "MASTER_PORT": 1}.items():
@@ -98,10 +98,10 @@ def test_batches_that_cannot_be_divided_are_refused(digits_recipe, monkeypatch):
 
 def test_without_others_nothing_is_exchanged(digits_recipe):
     with join(digits_recipe().train) as team:
-        assert team is ALONE
+        assert team is SINGLE_PROCESS
     own = torch.rand(3, 2)
     assert team.gather(own) is own
-    assert team.collect("a") == ["a"]
+    assert team.all_gather("a") == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_offloaded_mentors_say_the_same_and_go_home(digits_recipe, method):
     assert all(mentor.offloaded for mentor in visits.mentors)
     home = [p.data_ptr() for m in visits.mentors for p in m.network.parameters()]
     batch = next(iter(stays.train))
-    assert torch.equal(stays.hold(batch).loss, visits.hold(batch).loss)
+    assert torch.equal(stays.training_step(batch).loss, visits.training_step(batch).loss)
     assert home == [p.data_ptr() for m in visits.mentors for p in m.network.parameters()]
 
 
@@ -152,14 +152,14 @@ def check_exchange(say):
         (said.cos() * w).mean().backward()
         (whole.cos() * w).mean().backward()
         for mine, all_of_it in zip(net.parameters(), twin.parameters(), strict=True):
-            mean = sum(team.collect(mine.grad)) / 2  # as DistributedDataParallel has it
+            mean = sum(team.all_gather(mine.grad)) / 2  # as DistributedDataParallel has it
             torch.testing.assert_close(mean, all_of_it.grad, rtol=1e-4, atol=1e-6)
         for mine, all_of_it in zip(net.buffers(), twin.buffers(), strict=True):
             torch.testing.assert_close(mine, all_of_it)
         rows = torch.arange(8).view(2, 4).chunk(2, dim=1)[team.rank].flatten()
         assert team.gather(rows, views=2).tolist() == list(range(8))
         assert team.gather(rows > 2).dtype == torch.bool
-        say(f"{team.rank} {team.tell(team.rank)} {team.collect(team.rank)}")
+        say(f"{team.rank} {team.broadcast(team.rank)} {team.all_gather(team.rank)}")
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def end(how, say):
     """One of two processes ends while the other waits for it."""
     with join(Train()) as team:
         if team.first:
-            team.wait()
+            team.barrier()
         elif how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         elif how == "mistaken":

@@ -10,7 +10,7 @@ from classroomkd.engine.build import build_classroom
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.plan import forecast
 from classroomkd.engine.run import train
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.step import training_step
 from classroomkd.engine.trainer import fit
 from classroomkd.methods import method_class, register_method, registry
 
@@ -54,7 +54,7 @@ def by_hand(recipe):
         optimizer.param_groups[0]["lr"] = recipe.train.optimizer.lr if epoch < 0 else start
         for batch in classroom.train:
             optimizer.zero_grad()
-            hold_lesson(
+            training_step(
                 classroom.student, classroom.mentors, classroom.method, batch, "fp32"
             ).loss.backward()
             optimizer.step()
@@ -161,13 +161,13 @@ def test_the_bank_holds_their_views(digits_recipe, tmp_path, monkeypatch, repeat
         data={"repeat": repeat},
     )
     build_bank(recipe, say=lambda _: None)
-    shelf = build_classroom(recipe).hearing.shelves[0]
-    assert shelf.views() == list(range(repeat or 3))
+    store = build_classroom(recipe).mentor_outputs.stores[0]
+    assert store.views() == list(range(repeat or 3))
     banked = []
     classroom = build_classroom(recipe)
     told.clear()
     for epoch in range(3):
         classroom.begin_epoch(epoch)
-        banked.append(len(classroom.hearing.banked))
+        banked.append(len(classroom.mentor_outputs.banked))
     assert banked == [1, 1, 1]
     assert told == [(-1, 2), (0, 2), (1, 2)]

@@ -6,7 +6,7 @@ from torch import nn
 
 from classroomkd.core import classroom_loss
 from classroomkd.engine.gradients import Shares, Sources, _gradient, gradient_shares
-from classroomkd.engine.hearing import outputs
+from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.methods import create_method, list_methods, method_class
 from classroomkd.models import build_model
 
@@ -23,7 +23,7 @@ def held(name, networks, **options):
     """The student, and a function that holds a lesson of a method with it."""
     method = create_method(name, **options)
     student, *mentors = networks
-    mentors = {"nobody": [], "one": mentors[:1], "all": mentors}[method_class(name).listens]
+    mentors = {"nobody": [], "one": mentors[:1], "all": mentors}[method_class(name).num_mentors]
     count = B * method.views
     images = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     target = torch.tensor([0, 1, 2, 3, 4, 1]).repeat(method.views)
@@ -31,7 +31,7 @@ def held(name, networks, **options):
     with torch.no_grad():
         said = [outputs(mentor.eval(), images, method) for mentor in mentors]
         shown = outputs(student.eval(), images, method)
-    method.enroll(index[:B], target[:B])
+    method.on_train_set(index[:B], target[:B])
     method.setup(shown, said)
     student.train()
     return student, lambda: method(outputs(student, images, method), said, target, index)
@@ -39,11 +39,11 @@ def held(name, networks, **options):
 
 @pytest.mark.parametrize("name", list_methods())
 def test_the_parts_make_up_the_whole(name, networks):
-    student, hold = held(name, networks)
+    student, training_step = held(name, networks)
     parameters = list(student.parameters())
     torch.manual_seed(3)
     with Sources() as sources:
-        lesson = hold()
+        lesson = training_step()
     task, terms = (sources.of(value) for value in (lesson.task_loss, lesson.mentor_loss))
     torch.testing.assert_close(task.detach(), lesson.task_loss, rtol=0, atol=0)
     torch.testing.assert_close(terms.detach(), lesson.mentor_loss, rtol=0, atol=0)
@@ -55,9 +55,9 @@ def test_the_parts_make_up_the_whole(name, networks):
 
 @pytest.mark.parametrize("also", ["at", "rkd"])
 def test_a_second_method_counts_for_its_mentor(also, networks):
-    student, hold = held("classroom", networks, also=also, filtering=False)
+    student, training_step = held("classroom", networks, also=also, filtering=False)
     _, plain_hold = held("classroom", networks, filtering=False)
-    lesson, shares = gradient_shares(student, hold)
+    lesson, shares = gradient_shares(student, training_step)
     _, plain = gradient_shares(student, plain_hold)
     assert shares.rest == 0
     assert all(a > b for a, b in zip(shares.mentors, plain.mentors, strict=True))
@@ -72,13 +72,13 @@ def test_a_linear_student_by_hand():
     x, target = torch.randn(2, 3).double(), torch.tensor([0, 3])
     mentors = [torch.randn(2, 4).double() for _ in range(2)]
 
-    def hold():
+    def training_step():
         return classroom_loss(
             student(x), mentors, target, filtering=False, mentoring="fixed", temperature=2.0,
             task_weight=0.5,
         )  # fmt: skip
 
-    lesson, shares = gradient_shares(student, hold)
+    lesson, shares = gradient_shares(student, training_step)
     z = student(x).detach()
     towards = 0.5 * (z.softmax(1) - nn.functional.one_hot(target, 4)) / 2
     assert shares.task == pytest.approx((towards.T @ x).norm().item())

@@ -11,7 +11,7 @@ from classroomkd.cli import main
 from classroomkd.doctor import examine
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.run import train
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.step import training_step
 from classroomkd.engine.trainer import fit
 from classroomkd.errors import RecipeError
 from classroomkd.methods import list_methods, method_class
@@ -85,7 +85,7 @@ def test_a_step_never_waits_for_the_device(recipe, method):
     classroom = build_classroom(recipe(method))
     batch = next(iter(classroom.train))
     with Readings() as readings:
-        hold_lesson(classroom.student, classroom.mentors, classroom.method, batch).loss.backward()
+        training_step(classroom.student, classroom.mentors, classroom.method, batch).loss.backward()
     assert readings.names == []
 
 
@@ -184,7 +184,7 @@ def test_methods_whose_mentors_cannot_train_along(recipe, method):
         recipe(method)
     assert (
         f"mentors[1].train: mentors cannot train along with the method '{method}': "
-        "use one of logits that listens to all, such as dml"
+        "use one of logits that learns from many, such as dml"
     ) in error.value.mistakes
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from classroomkd.config import load_recipe
 from classroomkd.engine.build import build_classroom
-from classroomkd.engine.judge import judge
+from classroomkd.engine.evaluate_run import evaluate_run
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
 from classroomkd.errors import ClassroomError
@@ -65,11 +65,13 @@ def test_the_student_stands_alone(run):
     student, info = load_student(folder)
     assert info.classes == tuple("0123456789")
     assert not student.training
-    assert judge(folder)[1]["top1"] == pytest.approx(summary["best"]["test_top1"], abs=1e-3)
-    assert judge(folder, last=True)[1]["top1"] == pytest.approx(
+    assert evaluate_run(folder)[1]["top1"] == pytest.approx(summary["best"]["test_top1"], abs=1e-3)
+    assert evaluate_run(folder, last=True)[1]["top1"] == pytest.approx(
         summary["last"]["test_top1"], abs=1e-3
     )
-    assert judge(folder, "dev")[1]["top1"] == pytest.approx(summary["best"]["dev_top1"], abs=1e-2)
+    assert evaluate_run(folder, "dev")[1]["top1"] == pytest.approx(
+        summary["best"]["dev_top1"], abs=1e-2
+    )
 
 
 def test_nothing_is_overwritten_without_being_asked(run, digits_recipe, tmp_path):
@@ -233,7 +235,7 @@ def test_without_a_development_split_the_last_epoch_counts(digits_recipe, tmp_pa
     assert summary["best"] == summary["last"]
     assert summary["last"]["dev_top1"] is None
     with pytest.raises(ClassroomError, match="without a development split"):
-        judge(tmp_path / "run", "dev")
+        evaluate_run(tmp_path / "run", "dev")
 
 
 def test_the_student_starts_the_same_whatever_the_mentors(digits_recipe):
@@ -248,7 +250,7 @@ def test_the_student_starts_the_same_whatever_the_mentors(digits_recipe):
 
 def test_a_mentor_with_another_class_order_gives_the_same_lesson(digits_recipe, tmp_path):
     from classroomkd.engine.build import build_classroom
-    from classroomkd.engine.step import hold_lesson
+    from classroomkd.engine.step import training_step
     from classroomkd.models import StudentFile, save_student
 
     straight, _ = load_student(digits_recipe().mentors[0].run)
@@ -263,7 +265,7 @@ def test_a_mentor_with_another_class_order_gives_the_same_lesson(digits_recipe, 
     def loss(folder):
         classroom = build_classroom(digits_recipe(mentors=[{"run": str(folder)}]))
         batch = next(iter(classroom.train))
-        return hold_lesson(classroom.student, classroom.mentors, classroom.method, batch).loss
+        return training_step(classroom.student, classroom.mentors, classroom.method, batch).loss
 
     assert torch.equal(loss(tmp_path / "shuffled"), loss(digits_recipe().mentors[0].run))
 
@@ -285,7 +287,7 @@ def test_data_that_are_gone_are_named(run):
     text = (folder / "recipe.yaml").read_text()
     (folder / "recipe.yaml").write_text(text.replace("path: null", "path: /no/such/folder"))
     with pytest.raises(ClassroomError, match=r"recipe\.yaml: data\.path: no such file or folder"):
-        judge(folder)
+        evaluate_run(folder)
 
 
 def test_who_sees_images_enlarged_is_told(digits_recipe):

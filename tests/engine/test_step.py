@@ -5,8 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from classroomkd.engine.build import build_classroom
-from classroomkd.engine.ledger import Ledger
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.meter import EpochMeter
+from classroomkd.engine.step import training_step
 
 
 class Readings(TorchDispatchMode):
@@ -25,14 +25,14 @@ class Readings(TorchDispatchMode):
 @pytest.mark.parametrize("method", ["none", "kd", "aver", "classroom"])
 def test_a_step_never_waits_for_the_device(digits_recipe, method):
     classroom = build_classroom(digits_recipe(method={"name": method}))
-    ledger = Ledger([m.name for m in classroom.mentors])
+    meter = EpochMeter([m.name for m in classroom.mentors])
     batches = iter(classroom.train)
     next(batches)
     with Readings() as readings:
         batch = next(batches)
-        lesson = hold_lesson(classroom.student, classroom.mentors, classroom.method, batch)
+        lesson = training_step(classroom.student, classroom.mentors, classroom.method, batch)
         lesson.loss.backward()
-        ledger.add(lesson)
+        meter.add(lesson)
     assert readings.names == []
     with Readings() as readings:
         lesson.loss.item()
@@ -43,7 +43,7 @@ def test_only_the_student_learns(digits_recipe):
     classroom = build_classroom(digits_recipe())
     before = [{k: v.clone() for k, v in m.network.state_dict().items()} for m in classroom.mentors]
     for batch in classroom.train:
-        hold_lesson(classroom.student, classroom.mentors, classroom.method, batch).loss.backward()
+        training_step(classroom.student, classroom.mentors, classroom.method, batch).loss.backward()
     assert all(p.grad is not None for p in classroom.student.parameters())
     for mentor, state in zip(classroom.mentors, before, strict=True):
         assert all(p.grad is None for p in mentor.network.parameters())
@@ -68,6 +68,6 @@ def test_bf16_keeps_the_lesson_in_float32(digits_recipe):
     classroom = build_classroom(digits_recipe())
     batch = next(iter(classroom.train))
     parts = (classroom.student, classroom.mentors, classroom.method, batch)
-    half, full = hold_lesson(*parts, precision="bf16"), hold_lesson(*parts)
+    half, full = training_step(*parts, precision="bf16"), training_step(*parts)
     assert half.loss.dtype == half.weight.dtype == torch.float32
     torch.testing.assert_close(half.loss, full.loss, rtol=0.05, atol=0.05)

@@ -8,7 +8,7 @@ import torch
 
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.optim import build_optimizer, build_schedule
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.step import training_step
 from classroomkd.engine.trainer import LessonModule, fit
 from classroomkd.models import StudentFile, save_student
 
@@ -42,7 +42,7 @@ def by_hand(recipe):
         classroom.begin_epoch(epoch)
         for batch in classroom.train:
             optimizer.zero_grad()
-            hold_lesson(
+            training_step(
                 classroom.student, classroom.mentors, classroom.method, batch, train.precision
             ).loss.backward()
             if train.clip is not None:

@@ -40,8 +40,8 @@ def values(shard):
     return (shard.stored["peak"] - 3).tolist()
 
 
-def loaded(shelf, view):
-    shard = shelf.load(view)
+def loaded(store, view):
+    shard = store.load(view)
     assert shard is not None
     return shard
 
@@ -78,7 +78,7 @@ def bank(path):
 
 
 @pytest.fixture
-def shelf(bank):
+def store(bank):
     return bank.mentor("vgg8", KEY)
 
 
@@ -86,12 +86,12 @@ def files(folder):
     return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
 
 
-def test_save_and_load(path, shelf):
-    assert shelf.views() == []
-    assert shelf.load(7) is None
-    shelf.save(123456, make([5]))
-    shelf.save(7, make([1, 4], value=1.0))
-    shelf.save(7, make([0, 4], value=2.0))
+def test_save_and_load(path, store):
+    assert store.views() == []
+    assert store.load(7) is None
+    store.save(123456, make([5]))
+    store.save(7, make([1, 4], value=1.0))
+    store.save(7, make([0, 4], value=2.0))
     again = Bank(path, views_key()).mentor("vgg8", KEY)
     assert again.views() == [7, 123456]
     assert loaded(again, 7).index.tolist() == [0, 1, 4]
@@ -99,15 +99,15 @@ def test_save_and_load(path, shelf):
     assert files(path) == ["bank.json", "mentor.json", "v00007.safetensors", "v123456.safetensors"]
 
 
-def test_other_encodings_do_not_mix(shelf):
-    shelf.save(0, make([1]))
+def test_other_encodings_do_not_mix(store):
+    store.save(0, make([1]))
     with pytest.raises(ValueError, match="encoded differently"):
-        shelf.save(0, make([2], classes=5))
-    assert loaded(shelf, 0).index.tolist() == [1]
+        store.save(0, make([2], classes=5))
+    assert loaded(store, 0).index.tolist() == [1]
 
 
-def test_a_bank_elsewhere(path, shelf, tmp_path):
-    shelf.save(7, make([1]))
+def test_a_bank_elsewhere(path, store, tmp_path):
+    store.save(7, make([1]))
     shutil.copytree(path, tmp_path / "copy")
     shutil.rmtree(path)
     copy = Bank(tmp_path / "copy", views_key())
@@ -152,8 +152,8 @@ def test_each_part_of_the_view_key_counts(path, bank, change):
         Bank(path, views_key(**change))
 
 
-def test_open_without_a_key(path, shelf, tmp_path):
-    shelf.save(0, make([1]))
+def test_open_without_a_key(path, store, tmp_path):
+    store.save(0, make([1]))
     assert Bank(path, None).key == {"format": 1, **views_key()}
     assert Bank(path, None).mentor("vgg8", None).key == KEY
     with pytest.raises(ClassroomError, match=r"mentor nobody .*mentor.json is missing"):
@@ -164,7 +164,7 @@ def test_open_without_a_key(path, shelf, tmp_path):
     assert not (path / "nobody").exists()
 
 
-def test_another_mentor_of_the_same_name_is_refused(bank, shelf):
+def test_another_mentor_of_the_same_name_is_refused(bank, store):
     with pytest.raises(ClassroomError, match=r"mentor vgg8 .*weights: 3f2a, here 91bc.*prune"):
         bank.mentor("vgg8", {"weights": "91bc"})
     assert bank.mentor("vgg8", KEY).key == KEY
@@ -227,99 +227,99 @@ def test_impossible_names(bank):
 
 def test_damaged_shards_count_as_missing(path):
     said = []
-    shelf = Bank(path, views_key(), say=said.append).mentor("vgg8", KEY)
+    store = Bank(path, views_key(), say=said.append).mentor("vgg8", KEY)
     for view in range(4):
-        shelf.save(view, make([1, 2]))
-    file = shelf.folder / "v00002.safetensors"
+        store.save(view, make([1, 2]))
+    file = store.folder / "v00002.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
     bank = Bank(path, views_key())
     (wrong,) = bank.check()
     assert "v00002.safetensors is damaged" in wrong
-    assert shelf.load(2) is None
+    assert store.load(2) is None
     assert len(said) == 1
     assert "checksum differs" in said[0]
-    assert shelf.views() == [0, 1, 3]
+    assert store.views() == [0, 1, 3]
     assert bank.check() == []
-    shelf.save(2, make([9]))
-    assert loaded(shelf, 2).index.tolist() == [9]
+    store.save(2, make([9]))
+    assert loaded(store, 2).index.tolist() == [9]
     assert len(said) == 1
 
     file.write_bytes(b"")
-    shelf.save(2, make([3]))  # nothing of a damaged shard is merged
-    assert loaded(shelf, 2).index.tolist() == [3]
+    store.save(2, make([3]))  # nothing of a damaged shard is merged
+    assert loaded(store, 2).index.tolist() == [3]
     assert len(said) == 2
 
 
-def test_a_damaged_shard_that_somebody_holds_is_left_to_them(path, shelf):
-    shelf.save(0, make([1]))
-    file = shelf.folder / "v00000.safetensors"
+def test_a_damaged_shard_that_somebody_holds_is_left_to_them(path, store):
+    store.save(0, make([1]))
+    file = store.folder / "v00000.safetensors"
     file.write_bytes(b"")
-    with shelf.claim(0) as mine:
+    with store.claim(0) as mine:
         assert mine
         other = Bank(path, None, say=lambda _: None).mentor("vgg8", None)
         assert other.load(0) is None
         assert file.exists()
-        shelf.save(0, make([2]))
+        store.save(0, make([2]))
     assert loaded(other, 0).index.tolist() == [2]
 
 
-def test_info(bank, shelf):
-    shelf.save(0, make([1, 2]))
-    shelf.save(3, make([1, 2, 3]))
+def test_info(bank, store):
+    store.save(0, make([1, 2]))
+    store.save(3, make([1, 2, 3]))
     bank.mentor("empty", KEY)
     empty, row = bank.info()
     assert (row.mentor, row.views, row.samples, row.damaged) == ("vgg8", 2, 5, 0)
     assert (empty.mentor, empty.views, empty.samples) == ("empty", 0, 0)
-    on_disk = sum(p.stat().st_size for p in shelf.folder.iterdir())
+    on_disk = sum(p.stat().st_size for p in store.folder.iterdir())
     assert row.bytes == on_disk > 5 * bytes_per_sample(4)
-    (shelf.folder / "v00003.safetensors").write_bytes(b"x")
+    (store.folder / "v00003.safetensors").write_bytes(b"x")
     assert (bank.info()[1].samples, bank.info()[1].damaged) == (2, 1)
     assert bank.size() == sum(p.stat().st_size for p in bank.path.rglob("*") if p.is_file())
 
 
-def test_prune(path, bank, shelf):
-    shelf.save(0, make([1]))
+def test_prune(path, bank, store):
+    store.save(0, make([1]))
     bank.mentor("gone", KEY).save(0, make([2]))
     (path / "notes").mkdir()
     (path / "notes" / "mine.txt").write_text("x")
     assert bank.prune({"vgg8", "unheard"}) == ["gone"]
     assert bank.mentors() == ["vgg8"]
-    assert loaded(shelf, 0).index.tolist() == [1]
+    assert loaded(store, 0).index.tolist() == [1]
     assert not (path / "gone").exists()
     assert (path / "notes" / "mine.txt").exists()
     bank.mentor("gone", {"weights": "new"})  # the name is free again
 
 
-def test_prune_spares_what_is_being_written(path, bank, shelf):
-    shelf.save(0, make([1]))
-    with shelf.claim(0), pytest.raises(ClassroomError, match="another process is writing"):
+def test_prune_spares_what_is_being_written(path, bank, store):
+    store.save(0, make([1]))
+    with store.claim(0), pytest.raises(ClassroomError, match="another process is writing"):
         Bank(path, None).prune(set())
-    assert loaded(shelf, 0).index.tolist() == [1]
+    assert loaded(store, 0).index.tolist() == [1]
 
 
-def test_a_pruned_shelf_does_not_mix_with_its_successor(bank, shelf):
-    shelf.save(0, make([1]))
+def test_a_pruned_shelf_does_not_mix_with_its_successor(bank, store):
+    store.save(0, make([1]))
     bank.prune(set())
-    shelf.save(0, make([2]))  # comes back, with its key
+    store.save(0, make([2]))  # comes back, with its key
     assert bank.mentors() == ["vgg8"]
     bank.prune(set())
     bank.mentor("vgg8", {"weights": "new"})
     with pytest.raises(ClassroomError, match="weights: new, here 3f2a"):
-        shelf.save(0, make([3]))
+        store.save(0, make([3]))
     assert bank.mentor("vgg8", {"weights": "new"}).load(0) is None
 
 
-def test_claim(path, shelf):
+def test_claim(path, store):
     other = Bank(path, views_key()).mentor("vgg8", KEY)
-    with shelf.claim(3) as mine:
+    with store.claim(3) as mine:
         assert mine
         with other.claim(3) as theirs:
             assert not theirs
         with other.claim(4) as theirs:
             assert theirs
-        shelf.save(3, make([1]))  # by whom it is held
+        store.save(3, make([1]))  # by whom it is held
         with other.claim(3) as theirs:
             assert not theirs
     with other.claim(3) as theirs:
@@ -327,10 +327,10 @@ def test_claim(path, shelf):
     seen = []
 
     def claim():
-        with shelf.claim(3) as mine:
+        with store.claim(3) as mine:
             seen.append(mine)
 
-    with shelf.claim(3):
+    with store.claim(3):
         thread = threading.Thread(target=claim)
         thread.start()
         thread.join()
@@ -358,8 +358,8 @@ def test_limit(path):
     assert Bank(path, None).check() == []
 
 
-def test_full_disk(bank, shelf, monkeypatch):
-    shelf.save(0, make([1]))
+def test_full_disk(bank, store, monkeypatch):
+    store.save(0, make([1]))
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -368,39 +368,39 @@ def test_full_disk(bank, shelf, monkeypatch):
         patch.setattr(os, "fsync", full)
         for view in (0, 1):
             with pytest.raises(ClassroomError, match="no room"):
-                shelf.save(view, make([2]))
+                store.save(view, make([2]))
         with pytest.raises(ClassroomError, match="no room"):
             bank.mentor("other", KEY)
-    assert shelf.views() == [0]
-    assert loaded(shelf, 0).index.tolist() == [1]
+    assert store.views() == [0]
+    assert loaded(store, 0).index.tolist() == [1]
     assert bank.mentors() == ["vgg8"]
-    shelf.save(1, make([2]))
-    assert shelf.views() == [0, 1]
+    store.save(1, make([2]))
+    assert store.views() == [0, 1]
 
 
-def test_a_disk_that_is_really_full(path, shelf):
-    shelf.save(0, make([1]))
+def test_a_disk_that_is_really_full(path, store):
+    store.save(0, make([1]))
     code = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-shelf = Bank(sys.argv[1], None).mentor("vgg8", None)
+store = Bank(sys.argv[1], None).mentor("vgg8", None)
 for view in (0, 1):
     try:
-        shelf.save(view, make(range(5_000)))
+        store.save(view, make(range(5_000)))
     except ClassroomError as error:
         print(error)
-shelf.save(2, make([5]))
+store.save(2, make([5]))
 """
     out = finish(python(code, path)).splitlines()
     assert len(out) == 2
     assert all(re.search("no room for .* kB .*stays usable", line) for line in out)
-    assert shelf.views() == [0, 2]
-    assert loaded(shelf, 0).index.tolist() == [1]
+    assert store.views() == [0, 2]
+    assert loaded(store, 0).index.tolist() == [1]
     assert not list(path.rglob("*.part"))
 
 
-def test_a_killed_writer(path, shelf):
-    shelf.save(0, make([1]))
+def test_a_killed_writer(path, store):
+    store.save(0, make([1]))
     code = """
 import signal
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
@@ -408,8 +408,8 @@ Bank(sys.argv[1], None).mentor("vgg8", None).save(0, make([2]))
 """
     finish(python(code, path), code=-9)
     assert "v00000.safetensors.part" in files(path)
-    assert shelf.views() == [0]
-    assert loaded(shelf, 0).index.tolist() == [1]
+    assert store.views() == [0]
+    assert loaded(store, 0).index.tolist() == [1]
 
     again = Bank(path, views_key()).mentor("vgg8", KEY)
     assert not list(path.rglob("*.part"))
@@ -420,9 +420,9 @@ Bank(sys.argv[1], None).mentor("vgg8", None).save(0, make([2]))
     assert Bank(path, None).check() == []
 
 
-def test_a_file_that_is_being_written_is_left_alone(path, shelf):
-    part = shelf.folder / "v00003.safetensors.part"
-    with shelf.claim(3):
+def test_a_file_that_is_being_written_is_left_alone(path, store):
+    part = store.folder / "v00003.safetensors.part"
+    with store.claim(3):
         part.write_bytes(b"half")
         Bank(path, None).mentor("vgg8", None)
         assert part.exists()
@@ -432,10 +432,10 @@ def test_a_file_that_is_being_written_is_left_alone(path, shelf):
 
 def build(path, first):
     """Save, in many pieces, every other sample of three views."""
-    shelf = Bank(path, views_key(), limit_bytes=10**7).mentor("vgg8", KEY)
+    store = Bank(path, views_key(), limit_bytes=10**7).mentor("vgg8", KEY)
     for number in range(10):
         for view in range(3):
-            shelf.save(view, make([100 * number + first, 9_999], value=first))
+            store.save(view, make([100 * number + first, 9_999], value=first))
 
 
 def test_two_processes_build_one_bank(path):
@@ -445,11 +445,11 @@ def test_two_processes_build_one_bank(path):
     finish(other)
     bank = Bank(path, views_key())
     assert bank.check() == []
-    shelf = bank.mentor("vgg8", KEY)
-    assert shelf.views() == [0, 1, 2]
+    store = bank.mentor("vgg8", KEY)
+    assert store.views() == [0, 1, 2]
     wanted = sorted([100 * i + first for i in range(10) for first in (0, 1)]) + [9_999]
     for view in range(3):
-        shard = loaded(shelf, view)
+        shard = loaded(store, view)
         assert shard.index.tolist() == wanted
         assert values(shard)[:-1] == [float(number % 100) for number in wanted[:-1]]
     assert files(path) == [
@@ -462,10 +462,10 @@ def test_threads_with_banks_of_their_own(path):
 
     def save(number):
         try:
-            shelf = Bank(path, views_key(), limit_bytes=10**7).mentor("vgg8", KEY)
+            store = Bank(path, views_key(), limit_bytes=10**7).mentor("vgg8", KEY)
             for view in range(3):
-                shelf.save(view, make([number], value=number))
-                shelf.load(view)
+                store.save(view, make([number], value=number))
+                store.load(view)
         except Exception as error:
             failed.append(error)
 
@@ -475,21 +475,21 @@ def test_threads_with_banks_of_their_own(path):
     for thread in threads:
         thread.join()
     assert failed == []
-    shelf = Bank(path, views_key()).mentor("vgg8", KEY)
+    store = Bank(path, views_key()).mentor("vgg8", KEY)
     for view in range(3):
-        assert loaded(shelf, view).index.tolist() == list(range(8))
-        assert values(loaded(shelf, view)) == list(map(float, range(8)))
+        assert loaded(store, view).index.tolist() == list(range(8))
+        assert values(loaded(store, view)) == list(map(float, range(8)))
 
 
 def build_claimed(path):
     """Save the views that nobody else is on; returns which."""
-    shelf = Bank(path, views_key()).mentor("vgg8", KEY)
+    store = Bank(path, views_key()).mentor("vgg8", KEY)
     built = []
     for view in range(50):
-        with shelf.claim(view) as mine:
-            if mine and shelf.load(view) is None:
+        with store.claim(view) as mine:
+            if mine and store.load(view) is None:
                 built.append(view)
-                shelf.save(view, make([view]))
+                store.save(view, make([view]))
     return built
 
 

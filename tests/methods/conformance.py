@@ -13,11 +13,11 @@ import torch
 
 from classroomkd.core import Lesson
 from classroomkd.methods import Outputs, create_method, method_class, method_options
-from classroomkd.models import build_model, graduate
+from classroomkd.models import build_model, deployable
 
 B, C = 6, 10
 SAMPLES = torch.arange(0, 80, 2)  # their numbers: a training set has gaps, less its dev split
-COUNTS = {"nobody": [0, 1, 2], "one": [1], "all": [1, 2, 5]}
+COUNTS = {0: [0, 1, 2], 1: [1], "many": [1, 2, 5]}
 STATISTICS = [field.name for field in fields(Lesson) if field.name != "loss"]
 REQUIREMENTS = {}
 
@@ -52,11 +52,11 @@ def requirement(check):
 
 def usual_count(name):
     """How many mentors a method is tested with."""
-    return {"nobody": 2, "one": 1, "all": 3}[method_class(name).listens]
+    return {0: 2, 1: 1, "many": 3}[method_class(name).num_mentors]
 
 
 def heard_count(name, given):
-    return 0 if method_class(name).listens == "nobody" else given
+    return 0 if method_class(name).num_mentors == 0 else given
 
 
 def make(name, seed=0, count=None, **options):
@@ -64,7 +64,7 @@ def make(name, seed=0, count=None, **options):
     torch.manual_seed(seed)
     method = create_method(name, **{**CHEAPER.get(name, {}), **options})
     student, mentors, _, _ = scene(name, batch=2, count=count)
-    method.enroll(SAMPLES, SAMPLES % C)
+    method.on_train_set(SAMPLES, SAMPLES % C)
     with torch.no_grad():
         method.setup(student, mentors)
     return method
@@ -292,7 +292,7 @@ def says_what_it_is(name):
     cls = method_class(name)
     assert cls.title
     assert cls.name == name == cls.name.lower()
-    assert cls.listens in COUNTS
+    assert cls.num_mentors in COUNTS
     assert cls.year is None or 2000 < cls.year < 2100
     assert cls.views in (1, 2)
     assert cls.needs_features or not cls.needs_preactivations
@@ -323,7 +323,7 @@ def inputs_are_left_as_they_are(name):
 @requirement
 def adapters_are_never_in_the_exported_student(name):
     network = build_model("resnet8", C)
-    exported = graduate(network, make(name))
+    exported = deployable(network, make(name))
     assert exported is network
     assert exported.state_dict().keys() == build_model("resnet8", C).state_dict().keys()
 
@@ -342,15 +342,15 @@ def plain_tensors_are_logits(name):
 
 @requirement
 def listens_to_as_many_as_it_says(name):
-    listens = method_class(name).listens
-    for count in COUNTS[listens]:
+    num_mentors = method_class(name).num_mentors
+    for count in COUNTS[num_mentors]:
         lesson = make(name, count=count)(*scene(name, count=count))
         assert len(lesson.mentor_loss) == len(lesson.weight) == heard_count(name, count)
-    if listens == "one":
+    if num_mentors == 1:
         for count in (0, 2):
             with pytest.raises(ValueError, match=f"{name} learns from one mentor, not from"):
                 make(name)(*scene(name, count=count))
-    if listens == "nobody":
+    if num_mentors == 0:
         student, mentors, target, _ = scene(name, count=3)
         alone, company = make(name)(student, [], target), make(name)(student, mentors, target)
         assert_equal_lessons(alone, company, rtol=0, atol=0)
@@ -386,13 +386,13 @@ def mentors_that_train_along_learn_alone(name):
 
 @requirement
 def teaches_in_a_classroom_by_its_weights(name):
-    if method_class(name).listens != "one":
+    if method_class(name).num_mentors != 1:
         pytest.skip("no method of one mentor")
     student, mentors, target, index = scene(name, count=3)
     torch.manual_seed(0)
     also = {"name": name, **CHEAPER.get(name, {})}
     classroom = create_method("classroom", divergence="none", task_weight=1.0, also=also)
-    classroom.enroll(SAMPLES, SAMPLES % C)
+    classroom.on_train_set(SAMPLES, SAMPLES % C)
     with torch.no_grad():
         classroom.setup(*scene(name, batch=2, count=3)[:2])
     torch.manual_seed(1)

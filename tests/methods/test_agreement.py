@@ -181,12 +181,12 @@ def test_a_mentor_that_is_silent_about_some_samples(batch_mean):
     spoke[2, [1, 4]] = 0
     lesson = create_method("aekd", batch_mean=batch_mean)(student, said, TARGET)
     rows = []
-    for mentor, heard in zip(mentors, spoke, strict=True):
+    for mentor, mentor_mask in zip(mentors, spoke, strict=True):
         difference = ((student / tau).softmax(1) - (mentor / tau).softmax(1)).numpy()
-        kept = difference[heard == 1]
+        kept = difference[mentor_mask == 1]
         # As long as five samples of the same kind would be.
-        rows.append(kept.mean(0) if batch_mean else difference * heard[:, None])
-        rows[-1] = rows[-1] if batch_mean else rows[-1].ravel() * np.sqrt(5 / heard.sum())
+        rows.append(kept.mean(0) if batch_mean else difference * mentor_mask[:, None])
+        rows[-1] = rows[-1] if batch_mean else rows[-1].ravel() * np.sqrt(5 / mentor_mask.sum())
     shares = by_scipy(np.stack(rows) @ np.stack(rows).T, 0.6).numpy()[:, None] * spoke
     np.testing.assert_allclose(lesson.weight, shares / shares.sum(0), atol=1e-4)
     assert lesson.loss.isfinite()

@@ -29,7 +29,7 @@ def crd(numbers=NUMBERS, labels=LABELS, seed=0, **options):
     """The method as a run has it, in float64."""
     torch.manual_seed(seed)
     method = create_method("crd", **(SMALL | options))
-    method.enroll(numbers, labels)
+    method.on_train_set(numbers, labels)
     method.setup(says(6), [says(9)])
     return method.double()
 
@@ -202,7 +202,7 @@ def test_negatives_are_all_of_other_classes():
 
 def test_a_training_set_of_one_class_is_refused():
     with pytest.raises(ValueError, match="samples of other classes.* and has 1"):
-        create_method("crd").enroll(NUMBERS, torch.full((N,), 3))
+        create_method("crd").on_train_set(NUMBERS, torch.full((N,), 3))
 
 
 def test_numbers_and_their_order_do_not_matter():
@@ -279,7 +279,7 @@ def test_it_says_what_is_missing():
     with pytest.raises(RuntimeError, match=r"call method\.enroll.* before method\.setup"):
         create_method("crd").setup(student, mentors)
     bare = create_method("crd")
-    bare.enroll(NUMBERS, LABELS)
+    bare.on_train_set(NUMBERS, LABELS)
     with pytest.raises(RuntimeError, match="crd has no memory yet"):
         bare(student, mentors, target, index)
     with pytest.raises(ValueError, match="give method.* the samples' numbers"):
@@ -295,7 +295,7 @@ def test_each_mentor_of_a_classroom_has_its_own_memory():
     student, _, target, index = batch()
     mentors = [says(9, seed=1), says(5, seed=2)]
     mentors = [Outputs(m.logits + 9 * F.one_hot(target, C), m.features) for m in mentors]
-    classroom.enroll(NUMBERS, LABELS)
+    classroom.on_train_set(NUMBERS, LABELS)
     classroom.setup(student, mentors)
     classroom.double()
     before = copy.deepcopy(classroom.second)

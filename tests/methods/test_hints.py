@@ -31,12 +31,12 @@ def regressed(regressor, feature):
     return (out - mean) / (variance + 1e-5).sqrt() * scale + shift
 
 
-def oracle(method, student, mentors, stage, heard=None, taught=None, **options):
-    """The loss, where ``heard`` (logits) and ``taught`` (maps) ``[M][B]`` say who counts."""
+def oracle(method, student, mentors, stage, mentor_mask=None, taught=None, **options):
+    """The loss, where ``mentor_mask`` (logits) and ``taught`` (maps) ``[M][B]`` say who counts."""
     o = {"temperature": 4.0, "weight": 1.0, "feature_weight": 100.0, "task_weight": 1.0} | options
     tau = o["temperature"]
-    heard = heard or [[True] * B for _ in mentors]
-    taught = taught or heard
+    mentor_mask = mentor_mask or [[True] * B for _ in mentors]
+    taught = taught or mentor_mask
     predictions = []
     for hint, mentor in zip(method.hints, mentors, strict=True):
         here, there = student.features[stage], mentor.features[stage].detach()
@@ -47,11 +47,11 @@ def oracle(method, student, mentors, stage, heard=None, taught=None, **options):
     for i, y in enumerate(TARGET):
         total = total - o["task_weight"] * F.log_softmax(student.logits[i], 0)[y]
         for m, mentor in enumerate(mentors):
-            if heard[m][i]:
+            if mentor_mask[m][i]:
                 here = F.log_softmax(student.logits[i] / tau, 0)
                 there = F.softmax(mentor.logits[i].detach() / tau, 0)
                 kl = (there * (there.log() - here)).sum()
-                total = total + o["weight"] * tau**2 * kl / sum(row[i] for row in heard)
+                total = total + o["weight"] * tau**2 * kl / sum(row[i] for row in mentor_mask)
             if taught[m][i]:
                 predicted, there = predictions[m]
                 distance = F.mse_loss(predicted[i], there[i])
@@ -87,15 +87,15 @@ def test_a_mentor_that_says_nothing_finite_about_a_sample(bad):
     student = leaf(says(*EQUAL))
     mentors = [says(*shape, seed=10 + k) for k, shape in enumerate(SHAPES)]
     method = set_up(student, mentors)
-    heard = [[True, False, True], [True] * 3, [True] * 3]  # its logits on sample 1
+    mentor_mask = [[True, False, True], [True] * 3, [True] * 3]  # its logits on sample 1
     taught = [[True, False, True], [True] * 3, [True, True, False]]  # another's map on sample 2
-    expected = oracle(method, student, mentors, "stage2", heard, taught)
+    expected = oracle(method, student, mentors, "stage2", mentor_mask, taught)
     said, shown = mentors[0].logits.clone(), mentors[2].features["stage2"].clone()
     said[1, 0], shown[2, 0, 0, 0] = bad, bad
     mentors[0] = Outputs(said, mentors[0].features)
     mentors[2] = Outputs(mentors[2].logits, {**mentors[2].features, "stage2": shown})
     lesson = method(student, mentors, TARGET)
-    assert lesson.active.tolist() == heard
+    assert lesson.active.tolist() == mentor_mask
     torch.testing.assert_close(lesson.loss, expected)
     parts = [student.logits, student.features["stage2"], *method.parameters()]
     ours, theirs = (torch.autograd.grad(v, parts) for v in (lesson.loss, expected))

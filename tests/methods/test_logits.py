@@ -12,7 +12,7 @@ from classroomkd.methods import (
     list_methods,
     method_class,
     method_options,
-    option_mistakes,
+    option_errors,
     register_method,
     registry,
 )
@@ -124,7 +124,7 @@ def test_unknown_option_names_the_nearest(name):
     ],
 )
 def test_bad_value_is_named(name, option, value):
-    mistakes = option_mistakes(name, {option: value})
+    mistakes = option_errors(name, {option: value})
     assert list(mistakes) == [option]
     assert mistakes[option].endswith(f", got {value!r}")
     with pytest.raises(ValueError, match=f"^{option}: "):
@@ -132,7 +132,7 @@ def test_bad_value_is_named(name, option, value):
 
 
 def test_a_union_says_all_that_it_takes():
-    text = option_mistakes("classroom", {"task_weight": -1})["task_weight"]
+    text = option_errors("classroom", {"task_weight": -1})["task_weight"]
     assert "greater than or equal to 0" in text
     assert "'student' or 'batch'" in text
 
@@ -187,7 +187,7 @@ def test_annotations_as_text():
             self.depth = depth
 
     assert create_method("later", depth="3").depth == 3
-    assert list(option_mistakes("later", {"depth": "x"})) == ["depth"]
+    assert list(option_errors("later", {"depth": "x"})) == ["depth"]
 
 
 def test_outputs_have_no_features_unless_given():

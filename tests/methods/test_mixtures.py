@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from classroomkd import classroom_loss
-from classroomkd.methods import Outputs, create_method, option_mistakes
+from classroomkd.methods import Outputs, create_method, option_errors
 from classroomkd.methods.classroom import accuracy_prior
 from tests.methods.test_logits import TARGET, gradient, logits
 
@@ -161,8 +161,8 @@ def test_a_second_method_takes_the_mixtures_weights(mix):
 
 
 def test_options_are_validated():
-    assert "weighting" in option_mistakes("classroom", {"weighting": "scores"})
-    assert "mix" in option_mistakes("classroom", {"mix": "median"})
+    assert "weighting" in option_errors("classroom", {"weighting": "scores"})
+    assert "mix" in option_errors("classroom", {"mix": "median"})
 
 
 @pytest.mark.parametrize("name", ["ebkd", "ca_mkd", "aver", "meal", "dgkd"])

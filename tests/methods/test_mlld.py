@@ -10,7 +10,7 @@ from classroomkd.config import parse_recipe
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.step import training_step
 from classroomkd.methods import create_method, method_class
 from classroomkd.methods.contrib.mlld import levels
 from tests.methods.test_logits import kl, logits
@@ -113,7 +113,7 @@ def test_a_batch_has_both_views(digits_recipe, method):
     assert len(batch.images) == len(batch.target) == 256
     assert torch.equal(batch.index[:128], batch.index[128:])
     assert not torch.equal(batch.images[:128], batch.images[128:])
-    lesson = hold_lesson(classroom.student, classroom.mentors, classroom.method, batch)
+    lesson = training_step(classroom.student, classroom.mentors, classroom.method, batch)
     assert len(lesson.task_loss) == 256
     assert len(next(iter(classroom.dev)).target) == len(classroom.dev.image_set)
 

@@ -102,11 +102,11 @@ def oracle(method, student, mentors, target, silent=(), blind=(), shown=None, **
         by_logits = two_layers(nets["logits"], asked)
         rows = torch.cat([torch.cat([gram[i], zeros]) for gram in grams])
         by_maps = two_layers(nets["features"], rows)
-        heard = [m for m in range(len(mentors)) if (m, i) not in silent]
-        seen = [m for m in heard if (m, i) not in blind]
+        mentor_mask = [m for m in range(len(mentors)) if (m, i) not in silent]
+        seen = [m for m in mentor_mask if (m, i) not in blind]
         for m, mentor in enumerate(mentors):
-            if m in heard:
-                w = torch.softmax(by_logits[heard], 0)[heard.index(m)]
+            if m in mentor_mask:
+                w = torch.softmax(by_logits[mentor_mask], 0)[mentor_mask.index(m)]
                 p = F.softmax(mentor.logits[i].detach() / tau, 0)
                 kl = (p * (p.log() - F.log_softmax(student.logits[i] / tau, 0))).sum()
                 total = total + o["weight"] * w * tau**2 * kl
@@ -161,10 +161,10 @@ def test_a_mentor_that_says_nothing_finite_about_a_sample(bad):
 
 def test_a_softmax_over_who_is_heard():
     score = torch.tensor([[1.0, 2.0, -1e30], [1.0, 5.0, 7.0], [1.0, 2.0, 8.0]])
-    heard = torch.tensor([[True, True, False], [True, False, False], [True, True, False]])
+    mentor_mask = torch.tensor([[True, True, False], [True, False, False], [True, True, False]])
     third = 1 / 3
     expected = torch.tensor([[third, 0.5, 0], [third, 0, 0], [third, 0.5, 0]])
-    torch.testing.assert_close(masked_softmax(score, heard), expected)
+    torch.testing.assert_close(masked_softmax(score, mentor_mask), expected)
 
 
 def after_three_steps(method, student, images, target, shown):
@@ -226,12 +226,12 @@ def test_an_outer_step_is_adams_on_hard_samples():
         torch.testing.assert_close(ours, theirs.detach())
         assert ours.grad is None
         assert not ours.requires_grad
-    now = [p.clone() for p in networks.parameters()]
+    scores = [p.clone() for p in networks.parameters()]
     for _ in range(2):  # not due
         method.outer_step(student, ask, images, TARGET, logits)
-    assert all(torch.equal(*pair) for pair in zip(now, networks.parameters(), strict=True))
+    assert all(torch.equal(*pair) for pair in zip(scores, networks.parameters(), strict=True))
     method.outer_step(student, ask, images, TARGET, logits)
-    assert not torch.equal(now[0], next(iter(networks.parameters())))
+    assert not torch.equal(scores[0], next(iter(networks.parameters())))
 
 
 def test_the_buffer_fills_and_then_keeps_what_is_wrong():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from classroomkd.data import Batch
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.step import training_step
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.mentor import LearningMentor
 from classroomkd.methods import Outputs, create_method
@@ -109,7 +109,7 @@ def test_dml_is_an_independent_loop(trained, tau):
     for images, target in batches:
         optimizer.zero_grad()
         batch = Batch(images, target, torch.arange(B))
-        hold_lesson(student, mentors, method, batch).loss.backward()
+        training_step(student, mentors, method, batch).loss.backward()
         optimizer.step()
     assert not torch.equal(student[1].weight, tiny(0)[1].weight)
     for ours, theirs in zip(networks, expected, strict=True):
@@ -261,8 +261,8 @@ def joint_loss(method, student, mentors, trained, tau, weight):
     x = features @ linear.weight.T
     x = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
     gate = (norm.weight * x + norm.bias).relu().softmax(1)
-    heard = [m.logits if k in trained else m.logits.detach() for k, m in enumerate(mentors)]
-    ensemble = sum(gate[:, k : k + 1] * z for k, z in enumerate([student.logits, *heard]))
+    mentor_mask = [m.logits if k in trained else m.logits.detach() for k, m in enumerate(mentors)]
+    ensemble = sum(gate[:, k : k + 1] * z for k, z in enumerate([student.logits, *mentor_mask]))
     target = soft(ensemble.detach(), tau)
     return F.cross_entropy(ensemble, TARGET) + sum(
         F.cross_entropy(n.logits, TARGET) + weight * kl(target, n.logits, tau)

@@ -9,7 +9,7 @@ from classroomkd.methods import (
     list_methods,
     method_class,
     method_options,
-    option_mistakes,
+    option_errors,
     published_options,
 )
 from classroomkd.methods.published import _table, entries
@@ -86,7 +86,7 @@ def test_every_row_is_valid_and_says_something():
         assert name in list_methods()
         assert entries(name)
         for entry in entries(name):
-            assert option_mistakes(name, entry.options) == {}, entry
+            assert option_errors(name, entry.options) == {}, entry
             assert entry.source
             assert entry.options
             if entry.data == "cifar100":
@@ -152,7 +152,7 @@ def scene():
 @pytest.mark.parametrize("name", ["kd", "dkd", "rld", "wsld", "aver", "ebkd", "ca_mkd"])
 def test_create_method_takes_them_and_own_options_win(name):
     student, mentors, target = scene()
-    mentors = mentors[:1] if method_class(name).listens == "one" else mentors
+    mentors = mentors[:1] if method_class(name).num_mentors == 1 else mentors
 
     def loss(**options):
         options |= {"feature_weight": 0} if name == "ca_mkd" else {}

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from classroomkd.engine.build import build_classroom
-from classroomkd.engine.judge import judge
+from classroomkd.engine.evaluate_run import evaluate_run
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.step import training_step
 from classroomkd.engine.trainer import fit
 from classroomkd.errors import ClassroomError
 from classroomkd.methods import Outputs, create_method
 from classroomkd.methods.heads import Projector
-from classroomkd.models import StudentFile, build_model, graduate, load_student, save_student
+from classroomkd.models import StudentFile, build_model, deployable, load_student, save_student
 from classroomkd.models.reused import ReusedClassifier
 
 B, C = 3, 5
@@ -120,7 +120,7 @@ def test_what_is_missing_is_named():
     with pytest.raises(RuntimeError, match=r"simkd has no projector yet: call method\.setup"):
         method(student, [mentor], TARGET)
     with pytest.raises(RuntimeError, match="no projector yet"):
-        graduate(build_model("resnet8", C), method)
+        deployable(build_model("resnet8", C), method)
 
 
 # ---------------------------------------------------------------------------- the student it leaves
@@ -235,9 +235,9 @@ def test_what_is_judged_is_what_is_kept(simkd):
     student, info = load_student(folder)
     assert isinstance(student, ReusedClassifier)
     assert (info.model, info.epoch) == ("resnet8", 0)
-    assert judge(folder)[1]["top1"] == pytest.approx(summary["best"]["test_top1"], abs=1e-3)
+    assert evaluate_run(folder)[1]["top1"] == pytest.approx(summary["best"]["test_top1"], abs=1e-3)
     dev = RunFolder(folder).read_csv("metrics.csv")[0]["dev_top1"]
-    assert judge(folder, "dev")[1]["top1"] == pytest.approx(dev, abs=1e-3)
+    assert evaluate_run(folder, "dev")[1]["top1"] == pytest.approx(dev, abs=1e-3)
 
 
 def test_the_command_line_judges_it_in_a_process_of_its_own(simkd):
@@ -252,7 +252,7 @@ def test_it_learns_to_be_read_by_a_teacher_that_knows(digits_recipe, tmp_path):
     alone = {"method": {"name": "none"}, "mentors": []}
     schooled = {"epochs": 6, "optimizer": {"name": "sgd", "lr": 0.1}}
     run(digits_recipe(student={"model": "resnet14"}, train=schooled, **alone), tmp_path / "teacher")
-    teacher = judge(tmp_path / "teacher")[1]["top1"]
+    teacher = evaluate_run(tmp_path / "teacher")[1]["top1"]
     mentors = [{"run": str(tmp_path / "teacher"), "role": "teacher"}]
     recipe = digits_recipe(method=SIMKD, mentors=mentors, train=schooled)
     summary = run(recipe, tmp_path / "student")
@@ -312,14 +312,19 @@ def test_the_averaged_projector_graduates_with_the_averaged_student(digits_recip
     names |= {f"method.projector.{k}.weight": f"projector.{k}.weight" for k in (0, 1, 3, 6)}
     plain = build_classroom(digits_recipe(method=SIMKD, train={"epochs": 1}))
 
-    def now():
+    def scores():
         parts = {"student": plain.student, "method": plain.method}
         state = {f"{p}.{k}": v for p, m in parts.items() for k, v in m.state_dict().items()}
         return {name: state[name].clone() for name in names}
 
     history = []
-    fit(plain, on_lesson=lambda _: history.append(now()), on_epoch=lambda *_: None, progress=False)
-    history = [*history[1:], now()]  # a lesson comes before its step
+    fit(
+        plain,
+        on_lesson=lambda _: history.append(scores()),
+        on_epoch=lambda *_: None,
+        progress=False,
+    )
+    history = [*history[1:], scores()]  # a lesson comes before its step
     average = history[0]
     for state in history[1:]:
         average = {k: 0.5 * v + 0.5 * state[k] for k, v in average.items()}
@@ -337,7 +342,7 @@ def test_the_averaged_projector_graduates_with_the_averaged_student(digits_recip
 def test_training_goes_on_after_a_student_was_judged(digits_recipe):
     """Judging switches the shared layers to eval mode and back."""
     classroom = build_classroom(digits_recipe(method=SIMKD))
-    student = graduate(classroom.student, classroom.method)
+    student = deployable(classroom.student, classroom.method)
     mode = {name: part.training for name, part in classroom.student.named_modules()}
     student.eval()
     student.train(True)
@@ -349,7 +354,7 @@ def test_in_a_classroom_the_student_keeps_its_own_classifier(digits_recipe):
     recipe = digits_recipe(method={"name": "classroom", "also": "simkd"})
     classroom = build_classroom(recipe)
     batch = next(iter(classroom.train))
-    lesson = hold_lesson(classroom.student, classroom.mentors, classroom.method, batch)
+    lesson = training_step(classroom.student, classroom.mentors, classroom.method, batch)
     lesson.loss.backward()
     assert classroom.student.classifier.weight.grad.any()
-    assert graduate(classroom.student, classroom.method) is classroom.student
+    assert deployable(classroom.student, classroom.method) is classroom.student

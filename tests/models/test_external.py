@@ -210,7 +210,7 @@ def test_feature_methods_between_families(method, pair):
     with torch.no_grad():
         taught = show(mentor, batch)
         first = show(student, batch)
-    judge.enroll(torch.arange(4), target)
+    judge.on_train_set(torch.arange(4), target)
     judge.setup(first, [taught])
     lesson = judge(show(student.train(), batch), [taught], target, torch.arange(4))
     lesson.loss.backward()
@@ -407,7 +407,7 @@ def test_two_heads_are_no_classifier():
 
 
 def test_a_run_with_others(digits_recipe, tmp_path):
-    from classroomkd.engine.judge import judge
+    from classroomkd.engine.evaluate_run import evaluate_run
     from classroomkd.engine.run import train
 
     torch.manual_seed(0)
@@ -418,7 +418,7 @@ def test_a_run_with_others(digits_recipe, tmp_path):
         data={"dev": 1300}, train={"epochs": 1}, student={"model": VIT}, mentors=[mentor]
     )
     train(recipe, tmp_path / "run", say=lambda _: None)
-    info, scores = judge(tmp_path / "run", "test", last=True)
+    info, scores = evaluate_run(tmp_path / "run", "test", last=True)
     assert info.model == VIT
     assert 0 <= scores["top1"] <= 100
     mentor = open_mentor(MentorRecipe(run=tmp_path / "run"), "m", tuple("0123456789"))

@@ -9,13 +9,13 @@ from torch import nn
 
 from classroomkd.data import Batch, ImageSet
 from classroomkd.engine.build import _show_shapes, build_classroom
-from classroomkd.engine.judge import judge
+from classroomkd.engine.evaluate_run import evaluate_run
 from classroomkd.engine.run import train
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.step import training_step
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 from classroomkd.methods import create_method, list_methods, method_class
-from classroomkd.models import build_model, graduate, load_student
+from classroomkd.models import build_model, deployable, load_student
 from classroomkd.models.external import from_entry_point
 from classroomkd.models.reused import ReusedExternal
 
@@ -24,7 +24,7 @@ CLASSES = tuple("abcde")
 FEATURE_METHODS = [
     name
     for name in list_methods()
-    if method_class(name).needs_features and method_class(name).listens != "nobody"
+    if method_class(name).needs_features and method_class(name).num_mentors != 0
 ]
 PREACTIVATIONS = {name for name in FEATURE_METHODS if method_class(name).needs_preactivations}
 POOLED_MAP = {"simkd", "ca_mkd"}  # methods that read the map that a network pools
@@ -97,7 +97,7 @@ def test_a_pair_works_or_is_refused_before_the_first_step(name, pair, build, ima
         return
     _show_shapes(method, student, [mentor], images, torch.device("cpu"))
     batch = Batch(images.images.float().div(255), images.target, images.index)
-    lesson = hold_lesson(student, [mentor], method, batch)
+    lesson = training_step(student, [mentor], method, batch)
     lesson.loss.backward()
     gradients = [p.grad for p in student.parameters() if p.grad is not None]
     assert lesson.loss.isfinite()
@@ -181,7 +181,7 @@ def reused(name, images):
 def test_what_simkd_leaves_of_a_network_of_another_library(name, images):
     student, method = reused(name, images)
     student.eval()
-    network = graduate(student, method).eval()
+    network = deployable(student, method).eval()
     assert isinstance(network, ReusedExternal)
     view = images.images.float().div(255)
     with torch.no_grad():
@@ -223,7 +223,7 @@ def test_a_whole_run_of_simkd_with_a_student_from_elsewhere(digits_recipe, tmp_p
     student, info = load_student(tmp_path / "run")
     assert isinstance(student, ReusedExternal)
     assert info.model == "entry/tiny"
-    assert judge(tmp_path / "run")[1]["top1"] == pytest.approx(
+    assert evaluate_run(tmp_path / "run")[1]["top1"] == pytest.approx(
         summary["best"]["test_top1"], abs=1e-3
     )
     mentors = [{"run": str(tmp_path / "run"), "role": "teacher"}]
@@ -240,6 +240,6 @@ def test_crd_remembers_by_networks_of_other_libraries(build, images):
     ]  # fmt: skip
     before = method.memory.clone()
     batch = Batch(images.images[:4].float().div(255), images.target[:4], images.index[:4])
-    hold_lesson(student, [mentor], method, batch).loss.backward()
+    training_step(student, [mentor], method, batch).loss.backward()
     moved = (method.memory != before).any(2).any(0)
     assert moved.tolist() == [row in method.rows.row[:4] for row in range(6)]

@@ -17,7 +17,7 @@ from classroomkd.config import Recipe
 from classroomkd.config.schema import MethodRecipe, Student, Train
 from classroomkd.data import ImageSet, ViewLoader, crop, flip
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.hearing import Hearing
+from classroomkd.engine.mentor_outputs import MentorOutputs
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.trainer import fit
 from classroomkd.engine.tuning import choose, tune
@@ -123,7 +123,7 @@ def train_plainly(classroom: Classroom, tick: Tick) -> None:
     schedule = build_schedule(optimizer, train, len(classroom.train))
     classroom.begin_epoch(0)
     for batch in classroom.train:
-        lesson = classroom.hold(batch)
+        lesson = classroom.training_step(batch)
         tick(lesson)
         optimizer.zero_grad()
         lesson.loss.backward()
@@ -161,7 +161,7 @@ def build_bench(
         train=build_loader(settings, device, channels_last=settings.train.channels_last),
         dev=None,
         device=device,
-        hearing=Hearing(taught, lessons, device, settings.classes),
+        mentor_outputs=MentorOutputs(taught, lessons, device, settings.classes),
     )
 
 
@@ -193,8 +193,10 @@ def put_on_shelves(room: Classroom, folder: Path) -> None:
     """Give a classroom a bank, which its first epoch fills."""
     bank = Bank(folder, {"views": "of the benchmark"})
     names = [f"{place}-{mentor.name}" for place, mentor in enumerate(room.mentors)]
-    shelves = [bank.mentor(name, {"weights": "random"}) for name in names]
-    room.hearing = Hearing(room.mentors, room.method, room.device, len(room.classes), shelves)
+    stores = [bank.mentor(name, {"weights": "random"}) for name in names]
+    room.mentor_outputs = MentorOutputs(
+        room.mentors, room.method, room.device, len(room.classes), stores
+    )
 
 
 def build_network(settings: Settings, device: torch.device, place: int) -> Network:

@@ -21,7 +21,7 @@ from classroomkd.bench.contenders import Settings, build_bench
 from classroomkd.bench.student import StudentSteps
 from classroomkd.data import Batch
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.hearing import outputs
+from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.runs import environment
 from classroomkd.engine.views import choose_device
@@ -92,13 +92,13 @@ class _Lessons:
 
     def __init__(self, name: str, classroom: Classroom, batch: Batch) -> None:
         self.method, self.batch = create_method(name), batch
-        heard = {"nobody": 0, "one": 1, "all": len(classroom.mentors)}[method_class(name).listens]
+        heard = {0: 0, 1: 1, "many": len(classroom.mentors)}[method_class(name).num_mentors]
         precision = classroom.recipe.train.precision
         with torch.no_grad(), autocast(classroom.device, precision):
             student = outputs(classroom.student, batch.images, self.method)
             said = [outputs(m, batch.images, self.method) for m in classroom.mentors[:heard]]
             index = torch.arange(SAMPLES, device=classroom.device)
-            self.method.enroll(index, index % len(classroom.classes))
+            self.method.on_train_set(index, index % len(classroom.classes))
         self.mentors = said
         self.student = _leaves(student)
         with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 
 from classroomkd.bench.clock import now
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.hearing import outputs
+from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.precision import autocast
 

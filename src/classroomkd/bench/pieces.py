@@ -17,7 +17,7 @@ from classroomkd.bench.clock import now, ratios
 from classroomkd.bench.contenders import Settings, build_bench
 from classroomkd.bench.student import StudentSteps
 from classroomkd.data import Batch
-from classroomkd.engine.hearing import Hearing
+from classroomkd.engine.mentor_outputs import MentorOutputs
 from classroomkd.mentors import StoredMentor
 from classroomkd.mentors.bank import Bank, Shard, encode
 from classroomkd.methods import create_method
@@ -93,20 +93,20 @@ class _Epochs:
         places = self.index.split(settings.batch_size)
         images = torch.empty(0, device=device)  # nobody is asked
         self.batches = [Batch(images, target[i].to(device), i.to(device)) for i in places]
-        bank, mentors, shelves = Bank(folder, {"views": "of the benchmark"}), [], []
+        bank, mentors, stores = Bank(folder, {"views": "of the benchmark"}), [], []
         for place, name in enumerate(settings.mentors):
-            shelf = bank.mentor(f"{place}-{name}", {"weights": "random"})
+            store = bank.mentor(f"{place}-{name}", {"weights": "random"})
             logits = 2 * torch.randn(count, classes, generator=chance)
-            shelf.save(0, Shard(torch.arange(count), encode(logits, target)))
-            mentors.append(StoredMentor(name, "peer", shelf.folder))
-            shelves.append(shelf)
+            store.save(0, Shard(torch.arange(count), encode(logits, target)))
+            mentors.append(StoredMentor(name, "peer", store.folder))
+            stores.append(store)
         method = create_method("classroom")
-        self.hearing = Hearing(mentors, method, device, classes, shelves)
+        self.mentor_outputs = MentorOutputs(mentors, method, device, classes, stores)
 
     def __call__(self) -> None:
-        self.hearing.begin(0, self.index)
+        self.mentor_outputs.begin(0, self.index)
         for batch in self.batches:
-            self.hearing(batch)
+            self.mentor_outputs(batch)
 
 
 def _take_turns(

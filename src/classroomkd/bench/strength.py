@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from classroomkd.bench.pose_strength import pose_strength
 from classroomkd.data import Batch, ImageSet, ViewLoader, crop, load_image_set
 from classroomkd.engine.gradients import Strength, measure_strength
-from classroomkd.engine.hearing import outputs
+from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.methods import create_method, list_methods, method_class
 from classroomkd.models import Network, build_model
 
@@ -91,9 +91,9 @@ def run_strength(
             if method_class(name).kind == "pose"
             else _strength(name, student, mentors[:count], digits),
         )
-        for name in names or [n for n in list_methods() if method_class(n).listens != "nobody"]
+        for name in names or [n for n in list_methods() if method_class(n).num_mentors != 0]
         for who, student in students.items()
-        for count in ((1,) if method_class(name).listens == "one" else COUNTS)
+        for count in ((1,) if method_class(name).num_mentors == 1 else COUNTS)
     ]
     table = strength_table(rows)
     say(table)
@@ -138,7 +138,7 @@ def _strength(
     learnt = outputs(student.train(), batch.images, method)
     with torch.no_grad():
         taught = [outputs(mentor.eval(), batch.images, method) for mentor in mentors]
-        method.enroll(digits.index, digits.target)
+        method.on_train_set(digits.index, digits.target)
         method.setup(learnt, taught)
     return measure_strength(
         learnt,

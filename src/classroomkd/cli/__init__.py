@@ -126,9 +126,9 @@ def evaluate(
     """
     import json
 
-    from classroomkd.engine.judge import judge
+    from classroomkd.engine.evaluate_run import evaluate_run
 
-    info, scores = judge(run, split.value, last=last)
+    info, scores = evaluate_run(run, split.value, last=last)
     if as_json:
         typer.echo(json.dumps({"model": info.model, "epoch": info.epoch, **scores}))
         return

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from classroomkd.config.clashes import build_method
 from classroomkd.config.fields import (
     ExistingFile,
     ExistingPath,
@@ -19,6 +18,7 @@ from classroomkd.config.fields import (
 )
 from classroomkd.config.schema import MethodRecipe, RunRecipe
 from classroomkd.config.training import Train
+from classroomkd.config.validate import build_method
 from classroomkd.errors import unknown_name
 
 Pixels = Annotated[int, Field(ge=16)]
@@ -205,7 +205,7 @@ class PoseRecipe(RunRecipe):
         if (own := _own_task(self.method.name)) and self.lessons.task != own:
             yield (
                 f"lessons.task: {self.method.name} is made for {own}, and its mentors would not be"
-                f" heard beside {self.lessons.task}: leave lessons.task out, or set it to {own}"
+                f" seen beside {self.lessons.task}: leave lessons.task out, or set it to {own}"
             )
         if method and method.needs_accuracy:
             yield "method.prior: mentors of poses are not measured before training; leave it out"

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from classroomkd.config.error_messages import describe
 from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
 from classroomkd.config.lineups import DATA, lineup_recipe, list_lineups
-from classroomkd.config.mistakes import describe
 from classroomkd.config.pose import PoseRecipe, joints_as_units
 from classroomkd.config.published import fill_published
 from classroomkd.config.schema import SGD, Data, MethodRecipe, OneCycle, Recipe, View
@@ -109,7 +109,7 @@ def parse_recipe(
 
 def _method_mistakes(raw: dict[str, Any]) -> list[str]:
     """Mistakes in the method's options and in the number of mentors that it needs."""
-    from classroomkd.methods import create_method, list_methods, method_class, option_mistakes
+    from classroomkd.methods import create_method, list_methods, method_class, option_errors
 
     method = raw.get("method", {})
     if not isinstance(method, dict) or not isinstance(raw.get("mentors") or [], list | tuple):
@@ -118,20 +118,20 @@ def _method_mistakes(raw: dict[str, Any]) -> list[str]:
     if name not in list_methods():
         return []
     options = {k: v for k, v in method.items() if k != "name" and isinstance(k, str)}
-    mistakes = [f"method.{key}: {text}" for key, text in option_mistakes(name, options).items()]
+    mistakes = [f"method.{key}: {text}" for key, text in option_errors(name, options).items()]
     if not mistakes:
         try:
             create_method(name, **options)
         except ValueError as error:  # options that exclude each other
             mistakes.append(f"method: {error}")
     mentors = [m for m in raw.get("mentors") or [] if isinstance(m, dict)]
-    listens = method_class(name).listens
-    if listens != "nobody" and not mentors:
-        needed = "a mentor" if listens == "one" else "mentors"
+    num_mentors = method_class(name).num_mentors
+    if num_mentors != 0 and not mentors:
+        needed = "a mentor" if num_mentors == 1 else "mentors"
         mistakes.append(
             f"mentors: {name} needs {needed}; a student alone is trained with method.name=none"
         )
-    if listens == "one" and len(mentors) > 1:
+    if num_mentors == 1 and len(mentors) > 1:
         teachers = sum(m.get("role") == "teacher" for m in mentors)
         if teachers != 1:
             mistakes.append(

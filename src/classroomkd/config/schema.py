@@ -11,23 +11,23 @@ from pydantic import (
     model_validator,
 )
 
-from classroomkd.config.clashes import clashes
 from classroomkd.config.data import Data, View
 from classroomkd.config.fields import (
     Count,
     ExistingFile,
     FolderName,
     FromRun,
+    MentorStore,
     ModelName,
     Place,
     Positive,
     Role,
     Section,
     Seed,
-    Shelf,
     UserPath,
 )
 from classroomkd.config.training import SGD, AdamW, Cosine, OneCycle, Skip, Step, Train
+from classroomkd.config.validate import validate
 
 
 def _check_pretrained(entry: Any) -> Any:
@@ -63,7 +63,7 @@ class MentorRecipe(FromRun):
     One that trains along may do without weights.
     """
 
-    outputs: Shelf | None = Field(
+    outputs: MentorStore | None = Field(
         default=None, description="its folder in a bank, for a mentor that cannot run here"
     )
     checkpoint: ExistingFile | None = Field(default=None, description=".safetensors, .pt or .pth")
@@ -180,7 +180,7 @@ class Recipe(RunRecipe):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if found := list(clashes(self)):
+        if found := list(validate(self)):
             raise ValueError("\n".join(found))
         return self
 

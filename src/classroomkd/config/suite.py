@@ -33,10 +33,10 @@ from pydantic import (
     model_validator,
 )
 
+from classroomkd.config.error_messages import describe
 from classroomkd.config.fields import Section, Seed, snapshot_folder
 from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
 from classroomkd.config.lineups import PUBLISHED, lineup_recipe, published_name
-from classroomkd.config.mistakes import describe
 from classroomkd.config.reading import AnyRecipe, list_recipes, load_recipe
 from classroomkd.config.search import RunSearch, Search
 from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name

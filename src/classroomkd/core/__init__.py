@@ -3,13 +3,13 @@
 Read `filter`, `mentoring`, `divergence`, `lesson`, `options`, `loss`, in this order.
 """
 
-from classroomkd.core.lesson import Choices, Comparison, Lesson, make_lesson
+from classroomkd.core.lesson import Choices, Lesson, LogitPair, make_lesson
 from classroomkd.core.loss import ClassroomLoss, classroom_loss, compose_lesson
 
 __all__ = [
     "Choices",
     "ClassroomLoss",
-    "Comparison",
+    "LogitPair",
     "Lesson",
     "classroom_loss",
     "compose_lesson",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.core.divergence import statistics_dtype
-from classroomkd.core.filter import Standing, unit_mean
+from classroomkd.core.filter import Scores, unit_mean
 
 Mean = Callable[[Tensor, Tensor], Tensor]
 """From shares ``[M, B, U]``, which add up to 1, and logits ``[M, B, U, K]`` to ``[1, B, U, K]``."""
@@ -62,14 +62,14 @@ MEANS: dict[str, Mean] = {
 }
 
 
-def ensemble(now: Standing, weight: Tensor, mean: Mean) -> tuple[Standing, Tensor]:
+def ensemble(scores: Scores, weight: Tensor, mean: Mean) -> tuple[Scores, Tensor]:
     r"""One mentor made of those that teach, and how it stands.
 
     Its divergence from the target is taken as the weighted mean of its members', so that its score
     is their geometric mean; what a mean of logits says scores at least that, by convexity.
 
     Args:
-        now: how everybody stands.
+        scores: of student and mentors.
         weight: ``[M, B, G]``, 0 for those that do not teach.
         mean: of their logits.
 
@@ -78,8 +78,8 @@ def ensemble(now: Standing, weight: Tensor, mean: Mean) -> tuple[Standing, Tenso
         sample, ``[M, B]``.
     """
     rank = shares(weight)
-    spoken = weight.expand(now.mentors[0].shape[:-1])
-    taught = now.mentor_weight
+    spoken = weight.expand(scores.mentors[0].shape[:-1])
+    taught = scores.mentor_weight
     if taught is not None:
         spoken = torch.where(taught > 0, spoken, 0)
     share = shares(spoken)
@@ -91,10 +91,10 @@ def ensemble(now: Standing, weight: Tensor, mean: Mean) -> tuple[Standing, Tenso
         return torch.where(rank > 0, rank * divergence, 0).sum(0, keepdim=True)
 
     together = replace(
-        now,
-        mentors=tuple(mean(share, logits) for logits in now.mentors),
-        mentor_divergence=weighted(now.mentor_divergence),
-        rival_divergence=weighted(now.rival_divergence),
+        scores,
+        mentors=tuple(mean(share, logits) for logits in scores.mentors),
+        mentor_divergence=weighted(scores.mentor_divergence),
+        rival_divergence=weighted(scores.rival_divergence),
         mentor_weight=taught,
     )
     return together, shares(unit_mean(share, taught))

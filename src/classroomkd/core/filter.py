@@ -1,4 +1,4 @@
-"""Knowledge filtering: how everybody stands on each sample, who teaches, and with what weight.
+"""Knowledge filtering: scores on each sample, who teaches, and with what weight.
 
 Shapes: ``M`` mentors, ``B`` samples, ``U`` units of a sample (1 in classification), ``K`` bins, and
 ``G`` ranks within a sample: ``U`` where each unit is ranked by itself, else 1.
@@ -21,7 +21,7 @@ Blocks = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Standing:
+class Scores:
     """How the student and its mentors stand: what every choice of a method is made from.
 
     Attributes:
@@ -92,16 +92,16 @@ def group_divergence(value: Tensor, unit_weight: Tensor | None, group: Group) ->
 
 
 @torch.no_grad()
-def standing(
+def score_mentors(
     student: Blocks,
     mentors: Blocks,
     target: Blocks,
     unit_weight: Tensor | None = None,
     group: Group = "sample",
-    taught_weight: Tensor | None = None,
-    heard: Tensor | None = None,
-    ranking: tuple[Tensor, Tensor] | None = None,
-) -> Standing:
+    mentor_unit_weight: Tensor | None = None,
+    mentor_mask: Tensor | None = None,
+    rank_divergence: tuple[Tensor, Tensor] | None = None,
+) -> Scores:
     r"""Divergence of the student and of all mentors from the target, for each rank group.
 
     .. math:: l_j(g) = \frac{\sum_{u \in g} v_u \sum_b KL(target_b \,\|\, \sigma(z_{j,b}))}
@@ -116,87 +116,96 @@ def standing(
         target: ``[B, U]`` or ``[B, U, K]`` a block.
         unit_weight: ``[B, U]``, or None for equal weights.
         group: what is ranked together: each ``sample``, the whole ``batch``, or each ``unit``.
-        taught_weight: ``[B, U]``, in the mentors' terms; None for that of the ranks.
-        heard: ``[M, B, U]`` (bool), the units that each mentor speaks about; None for all.
-        ranking: divergences of student ``[B, U]`` and mentors ``[M, B, U]`` to rank by in place of
-            those from the target.
+        mentor_unit_weight: ``[B, U]``, in the mentors' terms; None for that of the ranks.
+        mentor_mask: ``[M, B, U]`` (bool), the units that each mentor speaks about; None for all.
+        rank_divergence: of student ``[B, U]`` and mentors ``[M, B, U]``, to rank by in place of
+            their divergence from the target.
     """
     student = tuple(block.detach() for block in student)
     finite = torch.stack([block.isfinite().all(-1) for block in mentors]).all(0)
-    asked = _heard(heard, unit_weight)
-    taught = asked if taught_weight is None else _heard(heard, taught_weight)
-    silent = False if asked is None or taught is None else (asked == 0) & (taught == 0)
-    spoke = (finite | silent).all(-1, keepdim=True)
+    # A mentor sits a sample out if any unit that it would be ranked or taught on is not finite.
+    rank_weight = _masked(mentor_mask, unit_weight)
+    term_weight = (
+        rank_weight if mentor_unit_weight is None else _masked(mentor_mask, mentor_unit_weight)
+    )
+    unused = (
+        False
+        if rank_weight is None or term_weight is None
+        else (rank_weight == 0) & (term_weight == 0)
+    )
+    valid = (finite | unused).all(-1, keepdim=True)  # [M, B, 1]
+    # 0 for what is not finite: a softmax of NaN would spoil the gradient though nothing is taught.
     mentors = tuple(torch.where(finite.unsqueeze(-1), block.detach(), 0) for block in mentors)
 
     def divergence(logits: Blocks) -> Tensor:
         blocks = [target_divergence(z, t) for z, t in zip(logits, target, strict=True)]
         return torch.stack(blocks).sum(0)
 
-    own, others = ranking or (divergence(student), divergence(mentors))
+    own, others = rank_divergence or (divergence(student), divergence(mentors))
     student_divergence = group_divergence(own, unit_weight, group)
     rival = student_divergence
-    if heard is not None:
-        rival = group_divergence(own.expand(others.shape), asked, group)
+    if mentor_mask is not None:
+        rival = group_divergence(own.expand(others.shape), rank_weight, group)
     if group == "batch":
-        whole = 1.0 if asked is None else asked
-        asked = torch.where(spoke, whole, 0).expand(finite.shape)
-    return Standing(
+        # One rank for all samples: those that a mentor sits out must not count in its mean.
+        whole = 1.0 if rank_weight is None else rank_weight
+        rank_weight = torch.where(valid, whole, 0).expand(finite.shape)
+    return Scores(
         student,
         mentors,
         target,
         student_divergence,
-        group_divergence(others, asked, group).masked_fill(~spoke, torch.inf),
+        group_divergence(others, rank_weight, group).masked_fill(~valid, torch.inf),
         rival,
         unit_weight,
-        taught,
+        term_weight,
     )
 
 
-def _heard(heard: Tensor | None, weight: Tensor | None) -> Tensor | None:
+def _masked(mentor_mask: Tensor | None, weight: Tensor | None) -> Tensor | None:
     """Weight of the units that each mentor speaks about, ``[M, B, U]``, or of all."""
-    return weight if heard is None else heard * (1.0 if weight is None else weight)
+    return weight if mentor_mask is None else mentor_mask * (1.0 if weight is None else weight)
 
 
-def everyone(now: Standing) -> Tensor:
+def everyone(scores: Scores) -> Tensor:
     """Every mentor teaches that said something finite: ``[M, B, G]``."""
-    return now.mentor_divergence.isfinite()
+    return scores.mentor_divergence.isfinite()
 
 
-def better_than_student(now: Standing) -> Tensor:
+def better_than_student(scores: Scores) -> Tensor:
     """The knowledge filter: ``a_m = r_m > r_s``, strictly; ``[M, B, G]``."""
-    return now.mentor_divergence < now.rival_divergence
+    return scores.mentor_divergence < scores.rival_divergence
 
 
-def best(now: Standing) -> Tensor:
+def best(scores: Scores) -> Tensor:
     """Only the mentor of the highest score teaches, the first of equals; ``[M, B, G]``."""
-    count = len(now.mentor_divergence)
+    count = len(scores.mentor_divergence)
     if not count:
-        return everyone(now)
-    first = now.mentor_divergence.argmin(0, keepdim=True)
+        return everyone(scores)
+    first = scores.mentor_divergence.argmin(0, keepdim=True)
     place = torch.arange(count, device=first.device).view(-1, 1, 1)
-    return (place == first) & everyone(now)
+    return (place == first) & everyone(scores)
 
 
-def soft_gate(now: Standing, width: float) -> Tensor:
+def soft_gate(scores: Scores, width: float) -> Tensor:
     r"""A filter without a step, ``sigmoid((r_m - r_s) / h)`` in (0, 1), ``[M, B, G]``.
 
     Mentors a little behind the student still teach, at less than half of their weight.
     """
-    rival = torch.exp(-now.rival_divergence)
-    return torch.sigmoid((now.mentor_score - rival) / width)
+    rival = torch.exp(-scores.rival_divergence)
+    return torch.sigmoid((scores.mentor_score - rival) / width)
 
 
-def correct(now: Standing) -> Tensor:
+def correct(scores: Scores) -> Tensor:
     """Whether each mentor's most probable bin is the target's in every block; ``[M, B, U]``."""
     hits = [
         z.argmax(-1) == (t.argmax(-1) if t.is_floating_point() else t)
-        for z, t in zip(now.mentors, now.target, strict=True)
+        for z, t in zip(scores.mentors, scores.target, strict=True)
     ]
     return torch.stack(hits).all(0)
 
 
-def classroom_shares(now: Standing, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+def classroom_shares(scores: Scores, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """Each one's share of the classroom's scores, ``r_j / (r_s + sum_k r_k)``.
 
     A softmax over ``-l_j``, which stays exact where all scores underflow.
@@ -204,16 +213,16 @@ def classroom_shares(now: Standing, dtype: torch.dtype | None = None) -> tuple[T
     Returns:
         The student's ``[B, G]`` and the mentors' ``[M, B, G]``; they add up to 1.
     """
-    everybody = torch.cat([now.student_divergence.unsqueeze(0), now.mentor_divergence])
+    everybody = torch.cat([scores.student_divergence.unsqueeze(0), scores.mentor_divergence])
     shares = torch.softmax(-everybody, dim=0, dtype=dtype)
     return shares[0], shares[1:]
 
 
-def score_weight(now: Standing) -> Tensor:
+def score_weight(scores: Scores) -> Tensor:
     """Weight ``w_m = M r_m / (r_s + sum_k r_k)``, ``[M, B, G]``; 1 on average if all are equal."""
-    return len(now.mentor_divergence) * classroom_shares(now)[1]
+    return len(scores.mentor_divergence) * classroom_shares(scores)[1]
 
 
-def unit_weights(now: Standing) -> Tensor:
+def unit_weights(scores: Scores) -> Tensor:
     """Weight 1 for every mentor, ``[M, B, G]``."""
-    return torch.ones_like(now.mentor_divergence)
+    return torch.ones_like(scores.mentor_divergence)

@@ -3,13 +3,39 @@
 Shapes: ``M`` mentors, ``B`` samples, ``C`` classes, ``U`` units, ``K`` bins.
 """
 
-from collections.abc import Sequence
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from classroomkd.core.divergence import statistics_dtype
 from classroomkd.core.filter import Blocks
+
+P, R = ParamSpec("P"), TypeVar("R")
+RENAMED = {
+    "heard": "mentor_mask",
+    "taught_weight": "mentor_unit_weight",
+    "ranking": "rank_divergence",
+}
+
+
+def with_old_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: take arguments by the names that they had before 0.2, with a warning."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        for old in RENAMED.keys() & kwargs.keys():
+            text = f"{old} is now called {RENAMED[old]}; the old name goes in the next release"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            kwargs[RENAMED[old]] = kwargs.pop(old)
+        return function(*args, **kwargs)
+
+    wrapper.__kwdefaults__ = function.__kwdefaults__  # type: ignore[attr-defined]
+    return wrapper
+
 
 Logits = Tensor | Sequence[Tensor]
 MentorLogits = Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]]
@@ -69,40 +95,47 @@ def parse(
 
 def parse_units(
     shape: torch.Size,
-    taught_weight: Tensor | None,
-    heard: Tensor | None,
-    ranking: tuple[Tensor, Tensor] | None,
+    mentor_unit_weight: Tensor | None,
+    mentor_mask: Tensor | None,
+    rank_divergence: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor | None, Tensor | None, tuple[Tensor, Tensor] | None]:
-    """Check what is said about mentors' units; ``heard`` becomes ``[M, B, U]``.
+    """Check what is said about mentors' units; ``mentor_mask`` becomes ``[M, B, U]``.
 
     Args:
         shape: ``[M, B, U]``.
-        taught_weight: ``[B, U]``, or None.
-        heard: ``[M, U]`` or ``[M, B, U]``, or None.
-        ranking: ``[B, U]`` and ``[M, B, U]``, or None.
+        mentor_unit_weight: ``[B, U]``, or None.
+        mentor_mask: ``[M, U]`` or ``[M, B, U]``, or None.
+        rank_divergence: ``[B, U]`` and ``[M, B, U]``, or None.
 
     Raises:
         ValueError: for other shapes, saying which and what was expected.
     """
-    if taught_weight is not None:
-        if taught_weight.shape != shape[1:]:
-            found, expected = tuple(taught_weight.shape), tuple(shape[1:])
-            raise ValueError(f"taught_weight has shape {found}, expected {expected}")
-        taught_weight = taught_weight.to(statistics_dtype(taught_weight)).clamp_min(0)
-    if heard is not None:
-        whole = heard.unsqueeze(1) if heard.ndim == 2 else heard
+    if mentor_unit_weight is not None:
+        if mentor_unit_weight.shape != shape[1:]:
+            found, expected = tuple(mentor_unit_weight.shape), tuple(shape[1:])
+            raise ValueError(f"mentor_unit_weight has shape {found}, expected {expected}")
+        mentor_unit_weight = mentor_unit_weight.to(statistics_dtype(mentor_unit_weight)).clamp_min(
+            0
+        )
+    if mentor_mask is not None:
+        whole = mentor_mask.unsqueeze(1) if mentor_mask.ndim == 2 else mentor_mask
         if whole.ndim != 3 or whole.shape not in (shape, torch.Size([shape[0], 1, shape[2]])):
             m, b, u = shape
             expected = f"{(m, u)} or {(m, b, u)}"
-            raise ValueError(f"heard has shape {tuple(heard.shape)}, expected {expected}")
-        heard = whole.bool().expand(shape)
-    if ranking is not None:
-        found, expected = [tuple(r.shape) for r in ranking], [tuple(shape[1:]), tuple(shape)]
+            raise ValueError(
+                f"mentor_mask has shape {tuple(mentor_mask.shape)}, expected {expected}"
+            )
+        mentor_mask = whole.bool().expand(shape)
+    if rank_divergence is not None:
+        found, expected = (
+            [tuple(r.shape) for r in rank_divergence],
+            [tuple(shape[1:]), tuple(shape)],
+        )
         if found != expected:
-            raise ValueError(f"ranking has shapes {found}, expected {expected}")
-        own, others = (r.detach().to(statistics_dtype(r)).clamp_min(0) for r in ranking)
-        ranking = (own, others)
-    return taught_weight, heard, ranking
+            raise ValueError(f"rank_divergence has shapes {found}, expected {expected}")
+        own, others = (r.detach().to(statistics_dtype(r)).clamp_min(0) for r in rank_divergence)
+        rank_divergence = (own, others)
+    return mentor_unit_weight, mentor_mask, rank_divergence
 
 
 def _blocks(value: Logits, what: str) -> Blocks:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from classroomkd.core.divergence import cross_entropy, kl_divergence
 from classroomkd.core.ensemble import Mean, ensemble, shares
-from classroomkd.core.filter import Blocks, Standing, everyone, unit_mean
+from classroomkd.core.filter import Blocks, Scores, everyone, unit_mean
 from classroomkd.core.mentoring import Temperatures, gap
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LogitPair:
     """What a divergence compares: a block of logits of the student with those of every mentor.
 
     Attributes:
@@ -37,12 +37,12 @@ class Comparison:
     active: Tensor
 
 
-Divergence = Callable[[Comparison], Tensor]
+Divergence = Callable[[LogitPair], Tensor]
 Task = Callable[[Blocks, Blocks], Tensor]
 Transform = Callable[[Tensor], Tensor]
 
 
-def kl(pair: Comparison) -> Tensor:
+def kl(pair: LogitPair) -> Tensor:
     """The KL divergence of softened predictions, the usual choice: ``[M, B, U]``."""
     return kl_divergence(
         pair.student, pair.mentors, pair.student_temperature, pair.mentor_temperature
@@ -54,7 +54,7 @@ def labels(student: Blocks, target: Blocks) -> Tensor:
     return _sum_blocks([cross_entropy(z, t) for z, t in zip(student, target, strict=True)])
 
 
-def as_they_are(logits: Tensor) -> Tensor:
+def identity(logits: Tensor) -> Tensor:
     """Logits untransformed, the usual choice."""
     return logits
 
@@ -92,15 +92,15 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a multi-mentor logit method consists of, as functions of how everybody stands.
+    """What a multi-mentor logit method consists of, as functions of the scores.
 
     Attributes:
-        choose: who teaches; bool ``[M, B, G]``.
-        weigh: how much; ``[M, B, G]``.
-        temper: how softly; temperatures of the mentors and of the student, broadcastable to
+        select: who teaches; bool ``[M, B, G]``.
+        weight: how much; ``[M, B, G]``.
+        temperature: how softly; temperatures of the mentors and of the student, broadcastable to
             ``[M, B, G]``. The divergence is multiplied by both, which keeps gradients of one size.
         task_weight: weight of the task loss, broadcastable to ``[B, G]``.
-        divergence: of a `Comparison`; ``[M, B, U]``.
+        divergence: of a `LogitPair`; ``[M, B, U]``.
         transform: of the logits before they are compared, ``[..., K] -> [..., K]``.
         task: the student's own loss from its logits and the target, ``[B, U]``.
         total: by which all weights are multiplied.
@@ -111,12 +111,12 @@ class Choices:
             multiplied by the temperatures; False for correlations.
     """
 
-    choose: Callable[[Standing], Tensor]
-    weigh: Callable[[Standing], Tensor]
-    temper: Callable[[Standing], Temperatures]
-    task_weight: Callable[[Standing], Tensor | float] = lambda now: 1.0
+    select: Callable[[Scores], Tensor]
+    weight: Callable[[Scores], Tensor]
+    temperature: Callable[[Scores], Temperatures]
+    task_weight: Callable[[Scores], Tensor | float] = lambda scores: 1.0
     divergence: Divergence = kl
-    transform: Transform = as_they_are
+    transform: Transform = identity
     task: Task = labels
     total: float = 1.0
     normalize: bool = False
@@ -124,8 +124,8 @@ class Choices:
     tau_squared: bool = True
 
 
-def teach(student: Blocks, now: Standing, choices: Choices) -> Lesson:
-    r"""Hold the lesson that a method's choices make of how everybody stands.
+def combine(student: Blocks, scores: Scores, choices: Choices) -> Lesson:
+    r"""Combine the task and the mentors' terms by a method's choices.
 
     .. math:: L = mean_i [ \lambda(i) CE_s(i)
               + \sum_m a_m w_m \tau_m \tau_s D(\sigma(z_m/\tau_m), \sigma(z_s/\tau_s)) ]
@@ -134,13 +134,13 @@ def teach(student: Blocks, now: Standing, choices: Choices) -> Lesson:
 
     Args:
         student: logits with gradient, one ``[B, U, K]`` a block.
-        now: how everybody stands.
+        scores: of student and mentors.
         choices: who teaches, how much, how softly, by what divergence.
     """
     with torch.no_grad():
-        task_weight = choices.task_weight(now)
-    task_loss = unit_mean(task_weight * choices.task(student, now.target), now.unit_weight)
-    return make_lesson(now, task_loss, *mentor_terms(student, now, choices))
+        task_weight = choices.task_weight(scores)
+    task_loss = unit_mean(task_weight * choices.task(student, scores.target), scores.unit_weight)
+    return make_lesson(scores, task_loss, *mentor_terms(student, scores, choices))
 
 
 class MentorTerms(NamedTuple):
@@ -152,29 +152,29 @@ class MentorTerms(NamedTuple):
     temperature: Tensor
 
 
-def mentor_terms(student: Blocks, now: Standing, choices: Choices) -> MentorTerms:
-    """The mentors' part of a lesson; arguments as for `teach`."""
+def mentor_terms(student: Blocks, scores: Scores, choices: Choices) -> MentorTerms:
+    """The mentors' part of a lesson; arguments as for `combine`."""
     with torch.no_grad():
-        active, weight = choices.choose(now), choices.weigh(now)
+        active, weight = choices.select(scores), choices.weight(scores)
         if choices.normalize or choices.mean is not None:
             weight = shares(torch.where(active, weight, 0))
         weight = choices.total * weight
         # With a mean, one mentor teaches at the total weight; its members share what it says.
-        teaching, teacher, teacher_weight, part = now, active, weight, None
+        teaching, teacher, teacher_weight, part = scores, active, weight, None
         if choices.mean is not None and len(active):
-            teaching, part = ensemble(now, weight, choices.mean)
+            teaching, part = ensemble(scores, weight, choices.mean)
             teacher = active.any(0, keepdim=True)
             teacher_weight = weight.sum(0, keepdim=True)
-        mentor_tau, student_tau = choices.temper(teaching)
+        mentor_tau, student_tau = choices.temperature(teaching)
         scale = mentor_tau * student_tau if choices.tau_squared else 1.0
         factor = torch.where(teacher, teacher_weight * scale, 0)
     if not len(active):
-        nothing = student[0].new_zeros(0, len(student[0]), dtype=now.mentor_divergence.dtype)
+        nothing = student[0].new_zeros(0, len(student[0]), dtype=scores.mentor_divergence.dtype)
         return MentorTerms(nothing, active, weight, mentor_tau)
     taught = _sum_blocks(
         [
             choices.divergence(
-                Comparison(
+                LogitPair(
                     choices.transform(z.unsqueeze(0)),
                     choices.transform(mentor),
                     student_tau,
@@ -183,7 +183,7 @@ def mentor_terms(student: Blocks, now: Standing, choices: Choices) -> MentorTerm
                     teacher,
                 )
             )
-            for z, mentor, target in zip(student, teaching.mentors, now.target, strict=True)
+            for z, mentor, target in zip(student, teaching.mentors, scores.target, strict=True)
         ]
     )
     loss = unit_mean(factor * taught, teaching.mentor_weight)
@@ -191,24 +191,24 @@ def mentor_terms(student: Blocks, now: Standing, choices: Choices) -> MentorTerm
 
 
 def make_lesson(
-    now: Standing,
+    scores: Scores,
     task_loss: Tensor,
     mentor_loss: Tensor,
     active: Tensor | None = None,
     weight: Tensor | None = None,
     temperature: Tensor | None = None,
 ) -> Lesson:
-    """Put a lesson together from its losses and from how everybody stands.
+    """Put a lesson together from its losses and the scores.
 
     Args:
-        now: how everybody stands.
+        scores: of student and mentors.
         task_loss: ``[B]``, with gradient.
         mentor_loss: ``[M, B]``, or ``[M]`` where it relates samples to each other.
         active: broadcastable to ``[M, B, G]``; everybody if left out.
         weight: the same; 1 if left out.
         temperature: of the mentors, the same; 1 if left out.
     """
-    taught = now.mentor_divergence
+    taught = scores.mentor_divergence
     if mentor_loss.ndim == 1:
         loss = task_loss.mean() + mentor_loss.sum()
     else:
@@ -217,11 +217,11 @@ def make_lesson(
         loss=loss,
         task_loss=task_loss.detach(),
         mentor_loss=mentor_loss.detach(),
-        student_score=now.student_score,
-        mentor_score=now.mentor_score,
+        student_score=scores.student_score,
+        mentor_score=scores.mentor_score,
         weight=torch.ones_like(taught) if weight is None else weight.expand_as(taught),
-        active=everyone(now) if active is None else active.expand_as(taught),
-        gap=gap(now),
+        active=everyone(scores) if active is None else active.expand_as(taught),
+        gap=gap(scores),
         temperature=(
             torch.ones_like(taught)
             if temperature is None
@@ -230,7 +230,7 @@ def make_lesson(
     )
 
 
-def without_ranks(lesson: Lesson) -> Lesson:
+def squeeze_groups(lesson: Lesson) -> Lesson:
     """Drop the rank axis ``G`` of size 1, where each sample has one rank."""
     names = ("student_score", "mentor_score", "weight", "active", "gap", "temperature")
     return replace(lesson, **{name: getattr(lesson, name).squeeze(-1) for name in names})

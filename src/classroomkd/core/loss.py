@@ -7,17 +7,17 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from classroomkd.core.filter import Group, standing
-from classroomkd.core.inputs import Logits, MentorLogits, parse, parse_units
+from classroomkd.core.filter import Group, score_mentors
+from classroomkd.core.inputs import Logits, MentorLogits, parse, parse_units, with_old_names
 from classroomkd.core.lesson import (
     Choices,
     Divergence,
     Lesson,
     Transform,
-    as_they_are,
+    combine,
+    identity,
     kl,
-    teach,
-    without_ranks,
+    squeeze_groups,
 )
 from classroomkd.core.options import (
     OPTIONS,
@@ -30,15 +30,16 @@ from classroomkd.core.options import (
 )
 
 
+@with_old_names
 def classroom_loss(
     student_logits: Logits,
     mentor_logits: MentorLogits,
     target: Logits,
     *,
     unit_weight: Tensor | None = None,
-    taught_weight: Tensor | None = None,
-    heard: Tensor | None = None,
-    ranking: tuple[Tensor, Tensor] | None = None,
+    mentor_unit_weight: Tensor | None = None,
+    mentor_mask: Tensor | None = None,
+    rank_divergence: tuple[Tensor, Tensor] | None = None,
     temperature: float = 12.0,
     group: Group = "sample",
     filtering: bool = True,
@@ -53,7 +54,7 @@ def classroom_loss(
     task_weight: TaskWeight = "student",
     divergence: Divergence = kl,
     tau_squared: bool = True,
-    transform: Transform = as_they_are,
+    transform: Transform = identity,
     compat: Literal["official"] | None = None,
 ) -> Lesson:
     r"""Distil from the mentors that do better than the student, each as softly as its gap is wide.
@@ -82,14 +83,14 @@ def classroom_loss(
             it. Units of weight 0 are not ranked and not taught; their labels are not looked at.
             ``[B]`` for logits ``[B, C]``: samples of weight 0 are ignored (they count as a loss of
             0 in the mean), all others count alike.
-        taught_weight: ``[B, U]``, weight of units in the mentors' terms, if another than that by
-            which they rank: mentors may so teach joints that nobody has labelled, at their rank.
-        heard: ``[M, U]`` or ``[M, B, U]`` (bool), the units that each mentor speaks about, such as
-            the joints that it knows; all if left out. It is ranked on them against the student on
-            the same units, and teaches them alone.
-        ranking: divergences to rank by in place of those from the target: the student's ``[B, U]``
-            and the mentors' ``[M, B, U]``, 0 for a perfect answer; scores are ``exp(-.)`` of their
-            means. For mentors whose likelihoods cannot be compared.
+        mentor_unit_weight: ``[B, U]``, weight of units in the mentors' terms, if another than that
+            by which they rank: mentors may so teach joints that nobody has labelled, at their rank.
+        mentor_mask: ``[M, U]`` or ``[M, B, U]`` (bool), the units that each mentor speaks about,
+            such as the joints that it knows; all if left out. It is ranked on them against the
+            student on the same units, and teaches them alone.
+        rank_divergence: divergences to rank by in place of those from the target: the student's
+            ``[B, U]`` and the mentors' ``[M, B, U]``, 0 for a perfect answer; scores are
+            ``exp(-.)`` of their means. For mentors whose likelihoods cannot be compared.
         temperature: ``T``, the temperature's range: 12 for CIFAR-100, 4 to 8 for ImageNet.
         group: what is ranked together: each ``"sample"``, the whole ``"batch"`` (geometric mean),
             or each ``"unit"`` (then statistics have a further axis ``U``).
@@ -100,8 +101,8 @@ def classroom_loss(
             ``"all"``; only the ``"best"``; or all, each by a ``"soft"`` gate
             ``sigmoid((r_m - r_s) / 0.1)`` in its weight.
         require_correct: teach only where the mentor's most probable class is the true one, too.
-        weighting: ``w_m`` by ``"score"`` as above, or ``"equal"`` to 1; or a function of how
-            everybody stands (`core.filter.Standing`), ``[M, B, G]``.
+        weighting: ``w_m`` by ``"score"`` as above, or ``"equal"`` to 1; or a function of
+            the scores (`core.filter.Scores`), ``[M, B, G]``.
         prior: ``[M]``, by which each mentor's weight is multiplied on all samples, such as from
             its accuracy on development data.
         normalize: make the weights of those who teach a sample add up to 1.
@@ -114,7 +115,7 @@ def classroom_loss(
         mentoring: ``"gap"``; ``"none"`` for temperature 1; ``"fixed"`` for temperature ``T``;
             ``"dtkd"`` for DTKD's temperatures (the paper's ablations).
         task_weight: ``lambda``: the ``"student"``'s own score, the ``"batch"``'s, or a number.
-        divergence: of a `Comparison`, ``[M, B, U]``; the KL divergence by default.
+        divergence: of a `LogitPair`, ``[M, B, U]``; the KL divergence by default.
         tau_squared: multiply the divergence by the squared temperature, with which a KL divergence
             shrinks; False for divergences that do not, such as correlations.
         transform: of the logits before they are compared, such as standardisation.
@@ -169,9 +170,9 @@ def classroom_loss(
         mentor_logits,
         target,
         unit_weight=unit_weight,
-        taught_weight=taught_weight,
-        heard=heard,
-        ranking=ranking,
+        mentor_unit_weight=mentor_unit_weight,
+        mentor_mask=mentor_mask,
+        rank_divergence=rank_divergence,
         group=group,
     )
 
@@ -183,9 +184,9 @@ def compose_lesson(
     target: Logits,
     *,
     unit_weight: Tensor | None = None,
-    taught_weight: Tensor | None = None,
-    heard: Tensor | None = None,
-    ranking: tuple[Tensor, Tensor] | None = None,
+    mentor_unit_weight: Tensor | None = None,
+    mentor_mask: Tensor | None = None,
+    rank_divergence: tuple[Tensor, Tensor] | None = None,
     group: Group = "sample",
 ) -> Lesson:
     """The lesson of any method made of four choices; the other arguments as in `classroom_loss`.
@@ -203,10 +204,10 @@ def compose_lesson(
     student, mentors, targets, weight, has_units = parse(
         student_logits, mentor_logits, target, unit_weight
     )
-    units = parse_units(mentors[0].shape[:-1], taught_weight, heard, ranking)
-    now = standing(student, mentors, targets, weight, group, *units)
-    lesson = teach(student, now, choices)
-    return lesson if has_units and group == "unit" else without_ranks(lesson)
+    units = parse_units(mentors[0].shape[:-1], mentor_unit_weight, mentor_mask, rank_divergence)
+    scores = score_mentors(student, mentors, targets, weight, group, *units)
+    lesson = combine(student, scores, choices)
+    return lesson if has_units and group == "unit" else squeeze_groups(lesson)
 
 
 class ClassroomLoss(nn.Module):
@@ -231,15 +232,16 @@ class ClassroomLoss(nn.Module):
         self.options = {name: value for name, value in options.items() if name != "prior"}
         self.register_buffer("prior", options.get("prior"))  # type: ignore[arg-type]
 
+    @with_old_names
     def forward(
         self,
         student_logits: Logits,
         mentor_logits: MentorLogits,
         target: Logits,
         unit_weight: Tensor | None = None,
-        taught_weight: Tensor | None = None,
-        heard: Tensor | None = None,
-        ranking: tuple[Tensor, Tensor] | None = None,
+        mentor_unit_weight: Tensor | None = None,
+        mentor_mask: Tensor | None = None,
+        rank_divergence: tuple[Tensor, Tensor] | None = None,
     ) -> Lesson:
         """See `classroom_loss`."""
         return classroom_loss(
@@ -247,9 +249,9 @@ class ClassroomLoss(nn.Module):
             mentor_logits,
             target,
             unit_weight=unit_weight,
-            taught_weight=taught_weight,
-            heard=heard,
-            ranking=ranking,
+            mentor_unit_weight=mentor_unit_weight,
+            mentor_mask=mentor_mask,
+            rank_divergence=rank_divergence,
             prior=self.prior,
             **self.options,  # type: ignore[arg-type]
         )

@@ -7,32 +7,32 @@ import torch
 from torch import Tensor
 
 from classroomkd.core.divergence import statistics_dtype
-from classroomkd.core.filter import Standing
+from classroomkd.core.filter import Scores
 
 Temperatures = tuple[Tensor, Tensor]
 
 
-def gap(now: Standing) -> Tensor:
+def gap(scores: Scores) -> Tensor:
     """Performance gap ``g_m = 1 - r_s / r_m``, ``[M, B, G]`` in [0, 1]; 0 for no better mentors.
 
     It depends neither on the number of mentors nor on how the weights are normalised.
     """
-    return -torch.expm1((now.mentor_divergence - now.rival_divergence).clamp_max(0))
+    return -torch.expm1((scores.mentor_divergence - scores.rival_divergence).clamp_max(0))
 
 
-def gap_temperature(now: Standing, scale: float) -> Temperatures:
+def gap_temperature(scores: Scores, scale: float) -> Temperatures:
     """Mentoring: ``tau_m = 1 + T g_m`` for mentor and student alike; far mentors teach softly."""
-    tau = 1 + scale * gap(now)
+    tau = 1 + scale * gap(scores)
     return tau, tau
 
 
-def fixed_temperature(now: Standing, value: float) -> Temperatures:
+def fixed_temperature(scores: Scores, value: float) -> Temperatures:
     """One temperature for all, ``[1, 1, 1]``: it is computed once and broadcast."""
-    tau = now.mentor_divergence.new_full((1, 1, 1), value)
+    tau = scores.mentor_divergence.new_full((1, 1, 1), value)
     return tau, tau
 
 
-def dtkd_temperature(now: Standing, scale: float) -> Temperatures:
+def dtkd_temperature(scores: Scores, scale: float) -> Temperatures:
     """Dynamic temperatures of DTKD, from the sharpness (largest logit) of either side.
 
     ``tau_m = 2 T max z_m / (max z_m + max z_s)`` and ``tau_s = 2 T max z_s / (max z_m + max z_s)``.
@@ -40,8 +40,8 @@ def dtkd_temperature(now: Standing, scale: float) -> Temperatures:
 
     Reference: Wei and Bai, Dynamic Temperature Knowledge Distillation, 2024.
     """
-    student = _largest_logit(now.student)
-    mentor = _largest_logit(now.mentors)
+    student = _largest_logit(scores.student)
+    mentor = _largest_logit(scores.mentors)
     common = 2 * scale / (mentor + student)
     return common * mentor, common * student
 

@@ -9,32 +9,34 @@ Shapes: ``M`` mentors, ``B`` samples, ``G`` = 1 rank (of the whole batch, repeat
 import torch
 from torch import Tensor
 
-from classroomkd.core.filter import Standing, classroom_shares, everyone
+from classroomkd.core.filter import Scores, classroom_shares, everyone
 from classroomkd.core.lesson import Choices
 from classroomkd.core.mentoring import Temperatures
 
 
-def rounded_weights(now: Standing) -> tuple[Tensor, Tensor]:
+def rounded_weights(scores: Scores) -> tuple[Tensor, Tensor]:
     """Weights ``round(q_j / sum q, 2) * M`` in float64: the student's ``[B, G]``, ``[M, B, G]``."""
-    count = len(now.mentor_divergence)
-    student, mentors = classroom_shares(now, dtype=torch.float64)
+    count = len(scores.mentor_divergence)
+    student, mentors = classroom_shares(scores, dtype=torch.float64)
     return student.round(decimals=2) * count, mentors.round(decimals=2) * count
 
 
 def choices(temperature: float) -> Choices:
     """The choices of the authors' code for one teacher and any number of peers."""
 
-    def choose(now: Standing) -> Tensor:
-        student, mentors = rounded_weights(now)
-        return (mentors >= student) & everyone(now)
+    def select(scores: Scores) -> Tensor:
+        student, mentors = rounded_weights(scores)
+        return (mentors >= student) & everyone(scores)
 
-    def weigh(now: Standing) -> Tensor:
-        return rounded_weights(now)[1].to(now.mentor_divergence.dtype)
+    def weighting(scores: Scores) -> Tensor:
+        return rounded_weights(scores)[1].to(scores.mentor_divergence.dtype)
 
-    def temper(now: Standing) -> Temperatures:
-        student, mentors = rounded_weights(now)
+    def gap_temperature(scores: Scores) -> Temperatures:
+        student, mentors = rounded_weights(scores)
         ahead = (mentors - student).clamp_min(0) / mentors.clamp_min(1e-12)
-        tau = (1 + temperature * ahead).to(now.mentor_divergence.dtype)
+        tau = (1 + temperature * ahead).to(scores.mentor_divergence.dtype)
         return tau, tau
 
-    return Choices(choose, weigh, temper, task_weight=lambda now: now.student_score)
+    return Choices(
+        select, weighting, gap_temperature, task_weight=lambda scores: scores.student_score
+    )

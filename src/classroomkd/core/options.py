@@ -8,17 +8,27 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from classroomkd.core import filter as knowledge
-from classroomkd.core import mentoring as pace
 from classroomkd.core import official
 from classroomkd.core.ensemble import MEANS
-from classroomkd.core.filter import GROUPS, Group, Standing
-from classroomkd.core.lesson import Choices, Divergence, Transform, as_they_are, kl
+from classroomkd.core.filter import (
+    GROUPS,
+    Group,
+    Scores,
+    best,
+    better_than_student,
+    correct,
+    everyone,
+    score_weight,
+    soft_gate,
+    unit_weights,
+)
+from classroomkd.core.lesson import Choices, Divergence, Transform, identity, kl
+from classroomkd.core.mentoring import dtkd_temperature, fixed_temperature, gap_temperature
 
 Mentoring = Literal["gap", "dtkd", "fixed", "none"]
 TaskWeight = float | Literal["student", "batch"]
 Select = Literal["better", "all", "best", "soft"]
-Weighting = Literal["score", "equal"] | Callable[[Standing], Tensor]
+Weighting = Literal["score", "equal"] | Callable[[Scores], Tensor]
 Mix = Literal["terms", "logits", "zscores", "probabilities"]
 GATE_WIDTH = 0.1  # of the soft gate, in probability
 
@@ -39,7 +49,7 @@ def classroom_choices(
     task_weight: TaskWeight = "student",
     divergence: Divergence = kl,
     tau_squared: bool = True,
-    transform: Transform = as_they_are,
+    transform: Transform = identity,
     compat: Literal["official"] | None = None,
 ) -> tuple[Group, Choices]:
     """What is ranked together, and the four choices that make ClassroomKD.
@@ -68,13 +78,13 @@ def classroom_choices(
     if not filtering:
         select, weighting = "all", "equal"
     choices = Choices(
-        choose=_choose(select, require_correct),
-        weigh=_weigh(weighting, prior, soft=select == "soft"),
-        temper={
-            "gap": partial(pace.gap_temperature, scale=temperature),
-            "dtkd": partial(pace.dtkd_temperature, scale=temperature),
-            "fixed": partial(pace.fixed_temperature, value=temperature),
-            "none": partial(pace.fixed_temperature, value=1.0),
+        select=_selection(select, require_correct),
+        weight=_weight(weighting, prior, soft=select == "soft"),
+        temperature={
+            "gap": partial(gap_temperature, scale=temperature),
+            "dtkd": partial(dtkd_temperature, scale=temperature),
+            "fixed": partial(fixed_temperature, value=temperature),
+            "none": partial(fixed_temperature, value=1.0),
         }[mentoring],
         task_weight=_task_weight(task_weight),
         divergence=divergence,
@@ -91,41 +101,41 @@ OPTIONS: dict[str, object] = classroom_choices.__kwdefaults__ or {}
 """The defaults of the options, by name."""
 
 
-def _choose(select: Select, require_correct: bool) -> Callable[[Standing], Tensor]:
-    chosen = {
-        "better": knowledge.better_than_student,
-        "all": knowledge.everyone,
-        "best": knowledge.best,
-        "soft": knowledge.everyone,
+def _selection(select: Select, require_correct: bool) -> Callable[[Scores], Tensor]:
+    selected = {
+        "better": better_than_student,
+        "all": everyone,
+        "best": best,
+        "soft": everyone,
     }[select]
     if require_correct:
-        return lambda now: chosen(now) & knowledge.correct(now)
-    return chosen
+        return lambda scores: selected(scores) & correct(scores)
+    return selected
 
 
-def _weigh(weighting: Weighting, prior: Tensor | None, soft: bool) -> Callable[[Standing], Tensor]:
-    named = {"score": knowledge.score_weight, "equal": knowledge.unit_weights}
-    weigh = weighting if callable(weighting) else named[weighting]
+def _weight(weighting: Weighting, prior: Tensor | None, soft: bool) -> Callable[[Scores], Tensor]:
+    named = {"score": score_weight, "equal": unit_weights}
+    weight = weighting if callable(weighting) else named[weighting]
     if prior is None and not soft:
-        return weigh
+        return weight
 
-    def scaled(now: Standing) -> Tensor:
-        value = weigh(now)
+    def scaled(scores: Scores) -> Tensor:
+        value = weight(scores)
         if prior is not None:
             if prior.shape != value.shape[:1]:
                 raise ValueError(f"prior has shape {tuple(prior.shape)} for {len(value)} mentors")
             value = value * prior.to(value).view(-1, 1, 1)
-        return value * knowledge.soft_gate(now, GATE_WIDTH) if soft else value
+        return value * soft_gate(scores, GATE_WIDTH) if soft else value
 
     return scaled
 
 
-def _task_weight(task_weight: TaskWeight) -> Callable[[Standing], Tensor | float]:
+def _task_weight(task_weight: TaskWeight) -> Callable[[Scores], Tensor | float]:
     if task_weight == "student":
-        return lambda now: now.student_score
+        return lambda scores: scores.student_score
     if task_weight == "batch":
-        return lambda now: now.batch_score
-    return lambda now: float(task_weight)
+        return lambda scores: scores.batch_score
+    return lambda scores: float(task_weight)
 
 
 def _check_options(

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from classroomkd.config import AnyRecipe, Recipe
 from classroomkd.data import Batch
-from classroomkd.doctor.accuracy import Heard
+from classroomkd.doctor.accuracy import MentorPredictions
 from classroomkd.doctor.finding import Finding
 from classroomkd.doctor.mentors import find_behind, find_twins, judge_mentor, weights
 from classroomkd.doctor.sample import ask, judged_on, plain_sample
 from classroomkd.doctor.terms import judge_terms
-from classroomkd.engine.build import build_classroom, heard_mentors
+from classroomkd.engine.build import build_classroom, method_mentors
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.plan import forecast
 from classroomkd.mentors import StoredMentor
@@ -35,14 +35,16 @@ def examine(recipe: AnyRecipe) -> list[Finding]:
         return examine_pose(recipe)
     classroom = build_classroom(recipe)
     classroom.train.set_epoch(0)
-    classroom.hearing.begin(classroom.train.view, classroom.train.samples())
+    classroom.mentor_outputs.begin(classroom.train.view, classroom.train.samples())
     views, plain = next(iter(classroom.train)), plain_sample(classroom)
-    taught = classroom.hearing(views)
-    heard = _hear(classroom, views, plain, taught)
-    before = [weights(one.mentor) for one in heard]
-    judged = [finding for one in heard for finding in judge_mentor(one, classroom, plain)]
+    taught = classroom.mentor_outputs(views)
+    predictions = _hear(classroom, views, plain, taught)
+    before = [weights(one.mentor) for one in predictions]
+    judged = [finding for one in predictions for finding in judge_mentor(one, classroom, plain)]
     wrong = {finding.subject for finding in judged if finding.verdict == "wrong"}
-    behind = list(find_behind([h for h in heard if h.mentor.name not in wrong], classroom, plain))
+    behind = list(
+        find_behind([h for h in predictions if h.mentor.name not in wrong], classroom, plain)
+    )
     known = wrong | {finding.subject for finding in behind}
     findings = [
         *_data(classroom, plain),
@@ -52,34 +54,40 @@ def examine(recipe: AnyRecipe) -> list[Finding]:
             if m.learns
         ),
         *judged,
-        *find_twins(heard),
+        *find_twins(predictions),
         *behind,
         *judge_terms(classroom, views, taught, known),
         *_plan(classroom),
     ]
-    changed = [one for one, old in zip(heard, before, strict=True) if weights(one.mentor) != old]
+    changed = [
+        one for one, old in zip(predictions, before, strict=True) if weights(one.mentor) != old
+    ]
     for one in changed:
         text = "has changed while the student learnt: it is not frozen"
         findings.append(Finding("wrong", one.mentor.name, text, "frozen", "keep it in eval mode"))
     return findings
 
 
-def _hear(classroom: Classroom, views: Batch, plain: Batch, taught: list[Outputs]) -> list[Heard]:
+def _hear(
+    classroom: Classroom, views: Batch, plain: Batch, taught: list[Outputs]
+) -> list[MentorPredictions]:
     """What frozen mentors say: about plain images, or about views where a bank speaks for them."""
-    heard = []
-    entries = (entry for entry, _ in heard_mentors(classroom.recipe))
+    predictions = []
+    entries = (entry for entry, _ in method_mentors(classroom.recipe))
     _, called = judged_on(classroom)
     for mentor, entry, told in zip(classroom.mentors, entries, taught, strict=True):
         if mentor.learns:
             continue
         if isinstance(mentor, StoredMentor):
             target = views.label.cpu()
-            heard.append(Heard(mentor, entry, told.logits.float().cpu(), target, "augmented"))
+            predictions.append(
+                MentorPredictions(mentor, entry, told.logits.float().cpu(), target, "augmented")
+            )
         else:
             logits = ask(mentor, plain.images)
             target = plain.target[: len(logits)].cpu()
-            heard.append(Heard(mentor, entry, logits, target, called))
-    return heard
+            predictions.append(MentorPredictions(mentor, entry, logits, target, called))
+    return predictions
 
 
 def _data(classroom: Classroom, plain: Batch) -> Iterator[Finding]:

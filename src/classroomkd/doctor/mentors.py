@@ -11,7 +11,7 @@ from torch import Tensor
 
 from classroomkd.config import MentorRecipe
 from classroomkd.data import Batch
-from classroomkd.doctor.accuracy import Heard, as_claimed, judge_accuracy
+from classroomkd.doctor.accuracy import MentorPredictions, as_claimed, judge_accuracy
 from classroomkd.doctor.finding import Finding
 from classroomkd.doctor.order import best_order, right_in_best_order
 from classroomkd.doctor.pixels import Scale, better_pixels
@@ -22,31 +22,33 @@ from classroomkd.mentors import Mentor
 COMPANY = 16  # images that a mentor is asked about once more, without the others
 
 
-def judge_mentor(heard: Heard, classroom: Classroom, batch: Batch) -> list[Finding]:
+def judge_mentor(
+    predictions: MentorPredictions, classroom: Classroom, batch: Batch
+) -> list[Finding]:
     """All that is to be said about one frozen mentor.
 
     Args:
-        heard: what it said.
+        predictions: what it said.
         classroom: where it teaches.
         batch: the images that it was shown, or more.
     """
-    mentor, name = heard.mentor, heard.mentor.name
+    mentor, name = predictions.mentor, predictions.mentor.name
     findings = list(_frozen(mentor))
-    if not torch.isfinite(heard.logits).all():
+    if not torch.isfinite(predictions.logits).all():
         text = "gives logits that are not finite: damaged weights?"
         return [*findings, Finding("wrong", name, text, "finite", "get its weights again")]
-    doubts = list(_order(heard, classroom.classes))
+    doubts = list(_order(predictions, classroom.classes))
     if not doubts and mentor.here:
         image_set = classroom.train.image_set
-        doubts = list(_pixels(heard, batch, (image_set.mean, image_set.std)))
+        doubts = list(_pixels(predictions, batch, (image_set.mean, image_set.std)))
     if mentor.here:
-        doubts += _steady(heard, batch)
+        doubts += _steady(predictions, batch)
     if not doubts:
-        doubts = list(judge_accuracy(heard, classroom))
+        doubts = list(judge_accuracy(predictions, classroom))
     if doubts:
         return [*findings, *doubts]
     order = "order mapped by name" if mentor.class_map is not None else "same order"
-    text = f"{mentor.role}, frozen, {order}; {heard.seen}{as_claimed(heard, classroom)}"
+    text = f"{mentor.role}, frozen, {order}; {predictions.seen}{as_claimed(predictions, classroom)}"
     return [*findings, Finding("ok", name, text, "accuracy")]
 
 
@@ -58,47 +60,52 @@ def _frozen(mentor: Mentor) -> Iterator[Finding]:
         yield Finding("wrong", mentor.name, text, "frozen", cure)
 
 
-def _steady(heard: Heard, batch: Batch) -> Iterator[Finding]:
+def _steady(predictions: MentorPredictions, batch: Batch) -> Iterator[Finding]:
     """Whether it says the same of an image when it is asked again, among fewer others."""
-    count = min(COMPANY, len(heard.logits) // 2)
+    count = min(COMPANY, len(predictions.logits) // 2)
     if count < 2:
         return
-    before, again = heard.logits[:count], heard.mentor(batch.images[:count]).float().cpu()
+    before, again = (
+        predictions.logits[:count],
+        predictions.mentor(batch.images[:count]).float().cpu(),
+    )
     if (again - before).abs().max() > 0.01 * before.abs().max():
         text = "says something else about the same images when it is asked again, among fewer"
         cure = "see that it uses no dropout and no statistics of the batch in eval mode"
-        yield Finding("wrong", heard.mentor.name, text, "frozen", cure)
+        yield Finding("wrong", predictions.mentor.name, text, "frozen", cure)
 
 
-def _order(heard: Heard, classes: tuple[str, ...]) -> Iterator[Finding]:
+def _order(predictions: MentorPredictions, classes: tuple[str, ...]) -> Iterator[Finding]:
     """Whether more were right if its classes stood in another order."""
-    count = len(heard.target.unique())
-    if count < 2 or len(heard.target) < 2 * count:
+    count = len(predictions.target.unique())
+    if count < 2 or len(predictions.target) < 2 * count:
         return  # too few to tell orders apart
-    ordered = right_in_best_order(heard.said, heard.target, len(classes))
+    ordered = right_in_best_order(predictions.said, predictions.target, len(classes))
     share = 100 * ordered.float().mean().item()
-    if not gain(ordered, heard.right) or share < min(50 * (1 + 1 / count), 1000 / count):
+    if not gain(ordered, predictions.right) or share < min(50 * (1 + 1 / count), 1000 / count):
         return  # even one that was never trained gains something
-    order = best_order(heard.said, heard.target, len(classes))
-    moved = heard.said.bincount(minlength=len(classes)).argsort(descending=True).tolist()
+    order = best_order(predictions.said, predictions.target, len(classes))
+    moved = predictions.said.bincount(minlength=len(classes)).argsort(descending=True).tolist()
     shown = [f"{classes[k]} for {classes[order[k]]}" for k in moved if order[k] != k][:3]
     text = (
-        f"{heard.seen}, and {share:.0f} % if its classes stood in another order: it says"
+        f"{predictions.seen}, and {share:.0f} % if its classes stood in another order: it says"
         f" {', '.join(shown)}"
     )
     cure = "its class order is wrong: give its classes (names in the order of its logits) or labels"
-    yield Finding("wrong", heard.mentor.name, text, "order", cure)
+    yield Finding("wrong", predictions.mentor.name, text, "order", cure)
 
 
-def _pixels(heard: Heard, batch: Batch, data: Scale) -> Iterator[Finding]:
+def _pixels(predictions: MentorPredictions, batch: Batch, data: Scale) -> Iterator[Finding]:
     """Whether more were right if it got other pixels."""
-    images, target = batch.images[: len(heard.said)], heard.target
-    found = better_pixels(heard.mentor, images, target, heard.said, data)
+    images, target = batch.images[: len(predictions.said)], predictions.target
+    found = better_pixels(predictions.mentor, images, target, predictions.said, data)
     if found is None:
         return
     what, points, scale = found
-    text = f"{heard.seen}, and {points:.0f} points more with other pixels: {what}"
-    yield Finding("wrong", heard.mentor.name, text, "pixels", _other_pixels(heard.entry, scale))
+    text = f"{predictions.seen}, and {points:.0f} points more with other pixels: {what}"
+    yield Finding(
+        "wrong", predictions.mentor.name, text, "pixels", _other_pixels(predictions.entry, scale)
+    )
 
 
 def _other_pixels(entry: MentorRecipe, scale: Scale | None) -> str:
@@ -110,12 +117,12 @@ def _other_pixels(entry: MentorRecipe, scale: Scale | None) -> str:
     return f"give mean: {mean} and std: {std} with its checkpoint"
 
 
-def find_twins(heard: Sequence[Heard]) -> Iterator[Finding]:
+def find_twins(predictions: Sequence[MentorPredictions]) -> Iterator[Finding]:
     """Mentors that say the same about all images that both were asked about.
 
     Weights that were saved in half precision, or logits that are all shifted, do not hide a twin.
     """
-    for one, other in combinations(heard, 2):
+    for one, other in combinations(predictions, 2):
         count = min(len(one.logits), len(other.logits))
         here, there = (_centred(who.logits[:count]) for who in (one, other))
         if (here - there).abs().max() <= 0.01 * there.abs().max():
@@ -124,9 +131,11 @@ def find_twins(heard: Sequence[Heard]) -> Iterator[Finding]:
             yield Finding("warning", names, text, "twins", "leave one of them out")
 
 
-def find_behind(heard: Sequence[Heard], classroom: Classroom, batch: Batch) -> Iterator[Finding]:
+def find_behind(
+    predictions: Sequence[MentorPredictions], classroom: Classroom, batch: Batch
+) -> Iterator[Finding]:
     """Mentors that are right less often than a student that starts from trained weights."""
-    asked = [one for one in heard if one.mentor.here]
+    asked = [one for one in predictions if one.mentor.here]
     if classroom.recipe.student.checkpoint is None or not asked:
         return
     student = classroom.student.eval()

@@ -138,7 +138,7 @@ def _terms(classroom: PoseClassroom) -> Iterator[Finding]:
     said: list[str] = []
     classroom.first = FirstLesson(classroom, said.append)
     classroom.begin_epoch(0)
-    lesson = classroom.hold(next(iter(classroom.train)))
+    lesson = classroom.training_step(next(iter(classroom.train)))
     if not lesson.loss.isfinite():
         yield Finding("wrong", "loss", "is not finite on the first batch", "finite")
         return
@@ -146,7 +146,7 @@ def _terms(classroom: PoseClassroom) -> Iterator[Finding]:
     task = lesson.task_loss.mean().item()
     terms = lesson.mentor_loss.mean(1).tolist()
     parts = ", ".join(f"{m.name} {t:.3g}" for m, t in zip(classroom.mentors, terms, strict=True))
-    score = "OKS" if classroom.rules.score == "oks" else "likelihood"
+    score = "OKS" if classroom.pose_loss.score == "oks" else "likelihood"
     text = f"at the start: task {task:.3g}" + (
         f"; mentors, ranked by {score}: {sum(terms):.3g} ({parts})" if terms else ""
     )

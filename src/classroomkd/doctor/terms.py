@@ -16,7 +16,7 @@ from classroomkd.doctor.finding import Finding
 from classroomkd.engine.balance import imbalance, option, usual_options
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.gradients import Shares, gradient_shares
-from classroomkd.engine.hearing import outputs
+from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.methods import Outputs
 
 
@@ -33,12 +33,12 @@ def judge_terms(
     """
     student, method, said = classroom.student, classroom.method, []
 
-    def hold() -> Lesson:
+    def training_step() -> Lesson:
         learnt = outputs(student, views.images, method)
         said.append(learnt.logits.detach())
         return method(learnt, taught, views.target, views.index)
 
-    lesson, shares = gradient_shares(student, hold)
+    lesson, shares = gradient_shares(student, training_step)
     if not torch.isfinite(lesson.loss) or not isfinite(shares.total):
         gradient = "has a gradient that " if torch.isfinite(lesson.loss) else ""
         text = f"{gradient}is not finite on the first batch"

@@ -17,16 +17,24 @@ from classroomkd.config import Recipe
 from classroomkd.data import ViewLoader
 from classroomkd.engine.build import open_mentors
 from classroomkd.engine.precision import autocast
-from classroomkd.engine.shelves import Plan, Say, open_shelves, plan_bank
+from classroomkd.engine.stores import Plan, Say, open_stores, plan_bank
 from classroomkd.engine.views import choose_device, training_sets, training_views
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor, StoredMentor
-from classroomkd.mentors.bank import Shard, Shelf, decode, encode, folder_size, rows, size_text
+from classroomkd.mentors.bank import (
+    MentorStore,
+    Shard,
+    decode,
+    encode,
+    folder_size,
+    rows,
+    size_text,
+)
 
 BATCH = 256
 TOLERANCE = 0.05  # of probability, moved from one class to others: bfloat16 moves some hundredths
 
-Pair = tuple[Mentor, Shelf]
+Pair = tuple[Mentor, MentorStore]
 
 
 def build_bank(recipe: Recipe, *, say: Say = print, progress: bool = False) -> None:
@@ -76,10 +84,10 @@ def verify_bank(recipe: Recipe, *, say: Say = print) -> list[str]:
     """
     live, loader = _open(recipe, say)
     wrong = []
-    for mentor, shelf in live:
-        views = shelf.views()
+    for mentor, store in live:
+        views = store.views()
         for view in sorted({views[i] for i in (0, len(views) // 2, -1)} if views else ()):
-            moved = _moved(recipe, mentor, shelf, view, loader)
+            moved = _moved(recipe, mentor, store, view, loader)
             verdict = "as computed here" if moved <= TOLERANCE else "DIFFERENT"
             say(f"{mentor.name}, view {view}: {verdict} ({100 * moved:.2f} % of probability moved)")
             if moved > TOLERANCE:
@@ -88,13 +96,13 @@ def verify_bank(recipe: Recipe, *, say: Say = print) -> list[str]:
 
 
 def _open(recipe: Recipe, say: Say) -> tuple[list[Pair], ViewLoader]:
-    """The mentors that can run here with their shelves, and all samples in their own order."""
+    """The mentors that can run here with their stores, and all samples in their own order."""
     device = choose_device(recipe.train.device)
     train_set, _ = training_sets(recipe.data)
     mentors = open_mentors(recipe, train_set, device)
-    shelves = open_shelves(recipe, train_set, mentors, say)
-    pairs = zip(mentors, shelves, strict=True)
-    live = [(m, shelf) for m, shelf in pairs if shelf and not isinstance(m, StoredMentor)]
+    stores = open_stores(recipe, train_set, mentors, say)
+    pairs = zip(mentors, stores, strict=True)
+    live = [(m, store) for m, store in pairs if store and not isinstance(m, StoredMentor)]
     if recipe.bank is None or not live:
         raise ClassroomError(
             f"{recipe.name} has no bank to look after: it needs bank: {{path: ...}}, and mentors"
@@ -127,26 +135,26 @@ def _build_view(recipe: Recipe, view: int, live: Sequence[Pair], loader: ViewLoa
     """Build a view for those mentors that lack it; False where another process is at it."""
     loader.set_epoch(view)
     numbers = loader.samples()
-    lacking = [(mentor, shelf) for mentor, shelf in live if not _has(shelf, view, numbers)]
+    lacking = [(mentor, store) for mentor, store in live if not _has(store, view, numbers)]
     with ExitStack() as claims:
-        mine = [(m, shelf) for m, shelf in lacking if claims.enter_context(shelf.claim(view))]
+        mine = [(m, store) for m, store in lacking if claims.enter_context(store.claim(view))]
         whole = len(mine) == len(lacking)
-        mine = [(m, shelf) for m, shelf in mine if not _has(shelf, view, numbers)]  # done meanwhile
+        mine = [(m, store) for m, store in mine if not _has(store, view, numbers)]  # done meanwhile
         if mine:
-            for shelf, shard in _said(recipe, mine, loader):
-                shelf.save(view, shard)
+            for store, shard in _said(recipe, mine, loader):
+                store.save(view, shard)
     return whole
 
 
-def _has(shelf: Shelf, view: int, numbers: Tensor) -> bool:
-    shard = shelf.load(view)
+def _has(store: MentorStore, view: int, numbers: Tensor) -> bool:
+    shard = store.load(view)
     return shard is not None and bool((shard.positions(numbers) >= 0).all())
 
 
 @torch.no_grad()
 def _said(
     recipe: Recipe, mine: Sequence[Pair], loader: ViewLoader
-) -> Iterator[tuple[Shelf, Shard]]:
+) -> Iterator[tuple[MentorStore, Shard]]:
     """What mentors say about every sample of the loader."""
     top = recipe.bank.top if recipe.bank else None
     index, parts = [], [[] for _ in mine]
@@ -157,15 +165,17 @@ def _said(
         for part, logits in zip(parts, said, strict=True):
             part.append(encode(logits.float().cpu(), batch.label.cpu(), top))
     order = torch.cat(index).argsort()
-    for (_, shelf), part in zip(mine, parts, strict=True):
+    for (_, store), part in zip(mine, parts, strict=True):
         whole = {name: torch.cat([one[name] for one in part]) for name in part[0]}
-        yield shelf, Shard(torch.cat(index)[order], rows(whole, order))
+        yield store, Shard(torch.cat(index)[order], rows(whole, order))
 
 
 @torch.no_grad()
-def _moved(recipe: Recipe, mentor: Mentor, shelf: Shelf, view: int, loader: ViewLoader) -> float:
+def _moved(
+    recipe: Recipe, mentor: Mentor, store: MentorStore, view: int, loader: ViewLoader
+) -> float:
     """Mean total variation between stored and recomputed predictions of some stored samples."""
-    shard = shelf.load(view)
+    shard = store.load(view)
     if shard is None:
         return 0.0  # it was damaged, which has been said, and is missing now
     loader.set_epoch(view)

@@ -9,11 +9,11 @@ import torch
 from classroomkd.config import AnyRecipe, Recipe
 from classroomkd.config.schema import MentorRecipe
 from classroomkd.data import ImageSet, PhotoSet, ViewLoader
-from classroomkd.engine.attendance import Attendance
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.devices import ALONE, Team
-from classroomkd.engine.hearing import Hearing, outputs
-from classroomkd.engine.shelves import open_shelves
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
+from classroomkd.engine.mentor_outputs import MentorOutputs, outputs
+from classroomkd.engine.skip_schedule import SkipSchedule
+from classroomkd.engine.stores import open_stores
 from classroomkd.engine.views import EVALUATION_BATCH, choose_device, training_sets, training_views
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import AwayMentor, Mentor, mentor_names, open_mentor
@@ -24,7 +24,7 @@ from classroomkd.tasks.classification import accuracy
 
 
 def build_classroom(
-    recipe: Recipe, say: Callable[[str], object] = print, team: Team = ALONE
+    recipe: Recipe, say: Callable[[str], object] = print, team: DistContext = SINGLE_PROCESS
 ) -> Classroom:
     """Build everything that a recipe names.
 
@@ -79,12 +79,12 @@ def build_classroom(
         train=training_views(recipe, train_set, device, views=method.views, team=team),
         dev=dev,
         device=device,
-        hearing=Hearing(
+        mentor_outputs=MentorOutputs(
             mentors,
             method,
             device,
             len(classes),
-            open_shelves(recipe, train_set, mentors, say),
+            open_stores(recipe, train_set, mentors, say),
             recipe.bank.top if recipe.bank else None,
             _attendance(recipe, method, mentors),
             team,
@@ -111,7 +111,7 @@ def _enlargements(student: Network, mentors: list[Mentor], train_set: ImageSet) 
             )
 
 
-def _attendance(recipe: Recipe, method: Method, mentors: list[Mentor]) -> Attendance | None:
+def _attendance(recipe: Recipe, method: Method, mentors: list[Mentor]) -> SkipSchedule | None:
     skip = recipe.train.skip
     if skip is None or not mentors:
         return None
@@ -121,16 +121,16 @@ def _attendance(recipe: Recipe, method: Method, mentors: list[Mentor]) -> Attend
             " neither with methods that read features nor with a bank; leave it out"
         )
     always = {place for place, mentor in enumerate(mentors) if mentor.learns}
-    return Attendance(len(mentors), skip.below, skip.every, always)
+    return SkipSchedule(len(mentors), skip.below, skip.every, always)
 
 
 def open_mentors(
-    recipe: Recipe, train_set: ImageSet, device: torch.device, team: Team = ALONE
+    recipe: Recipe, train_set: ImageSet, device: torch.device, team: DistContext = SINGLE_PROCESS
 ) -> list[Mentor]:
-    """The mentors that a recipe's method listens to, where the recipe places them."""
+    """The mentors that a recipe's method learns from, where the recipe places them."""
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     mentors = []
-    for place, (entry, name) in enumerate(heard_mentors(recipe), start=1):
+    for place, (entry, name) in enumerate(method_mentors(recipe), start=1):
         torch.manual_seed(recipe.seed + 7919 * place)  # for those that start from nothing
         if recipe.train.mentor_placement == "shard" and (place - 1) % team.size != team.rank:
             mentors.append(AwayMentor(name, entry.role))
@@ -176,7 +176,7 @@ def _show_shapes(
     for network in learning:
         network.eval()  # two images are not to be in anybody's running statistics
     try:
-        method.enroll(image_set.index, image_set.target)
+        method.on_train_set(image_set.index, image_set.target)
         shown = outputs(student, images, method)
         unseen = Outputs(torch.zeros_like(shown.logits))  # of mentors that cannot run here
         said = [outputs(mentor, images, method) if mentor.here else unseen for mentor in mentors]
@@ -203,12 +203,12 @@ def _misfit(
     )
 
 
-def heard_mentors(recipe: AnyRecipe) -> list[tuple[Any, str]]:
-    """The entries of the mentors that the recipe's method listens to, each with its name."""
+def method_mentors(recipe: AnyRecipe) -> list[tuple[Any, str]]:
+    """The entries of the mentors that the recipe's method learns from, each with its name."""
     everybody = list(zip(recipe.mentors, mentor_names(recipe.mentors), strict=True))
-    listens = method_class(recipe.method.name).listens
-    if listens == "nobody":
+    num_mentors = method_class(recipe.method.name).num_mentors
+    if num_mentors == 0:
         return []
-    if listens == "one" and len(everybody) > 1:
+    if num_mentors == 1 and len(everybody) > 1:
         return [(entry, name) for entry, name in everybody if entry.role == "teacher"]
     return everybody

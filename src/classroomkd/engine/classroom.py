@@ -11,9 +11,9 @@ from classroomkd.config import Recipe
 from classroomkd.core import Lesson
 from classroomkd.data import Batch, ViewLoader
 from classroomkd.engine.balance import FirstLesson
-from classroomkd.engine.devices import ALONE, Team
-from classroomkd.engine.hearing import Hearing
-from classroomkd.engine.step import hold_lesson
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
+from classroomkd.engine.mentor_outputs import MentorOutputs
+from classroomkd.engine.step import training_step
 from classroomkd.engine.views import test_loader
 from classroomkd.mentors import Mentor
 from classroomkd.methods import Method
@@ -28,7 +28,7 @@ class Classroom:
     Attributes:
         recipe: what it was built from.
         student: in training mode, on the device.
-        mentors: those that the method listens to.
+        mentors: those that the method learns from.
         method: on the device.
         train: augmented views, in an order of their own for each epoch.
         dev: plain images of the development split, or None without one.
@@ -45,8 +45,8 @@ class Classroom:
     train: ViewLoader
     dev: ViewLoader | None
     device: torch.device
-    hearing: Hearing
-    team: Team = ALONE
+    mentor_outputs: MentorOutputs
+    team: DistContext = SINGLE_PROCESS
     first: FirstLesson | None = None
 
     @property
@@ -93,25 +93,25 @@ class Classroom:
         """Order, views and every other chance of an epoch are functions of seed and epoch alone."""
         self.train.set_epoch(epoch)
         self.method.begin_epoch(epoch - self.method.extra_epochs, self.recipe.train.epochs)
-        self.hearing.begin(self.train.view, self.train.samples())
+        self.mentor_outputs.begin(self.train.view, self.train.samples())
         torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
 
-    def hold(self, batch: Batch) -> Lesson:
-        """The lesson of a batch; see `hold_lesson`."""
+    def training_step(self, batch: Batch) -> Lesson:
+        """The lesson of a batch; see `training_step`."""
         precision = self.recipe.train.precision
-        lesson = hold_lesson(
+        lesson = training_step(
             self.student,
             self.mentors,
             self.method,
             batch,
             precision,
-            hear=self.hearing,
+            hear=self.mentor_outputs,
             team=self.team,
             made=self.first and self.first.made(),
         )
-        self.hearing.note(lesson)
+        self.mentor_outputs.note(lesson)
         return lesson
 
     def end_epoch(self) -> None:
         """Let the bank keep what mentors have said in the epoch."""
-        self.hearing.end()
+        self.mentor_outputs.end()

@@ -73,16 +73,18 @@ class Sources(TorchFunctionMode):
         return self._known[id(value)][1] if id(value) in self._known else value
 
 
-def gradient_shares(student: nn.Module, hold: Callable[[], Lesson]) -> tuple[Lesson, Shares]:
+def gradient_shares(
+    student: nn.Module, training_step: Callable[[], Lesson]
+) -> tuple[Lesson, Shares]:
     """Hold a lesson, and find out how much each of its terms moves the student.
 
     Args:
         student: in training mode; gets no gradients in its ``.grad``.
-        hold: gives the lesson, computed by the student's parameters.
+        training_step: gives the lesson, computed by the student's parameters.
     """
     parameters = [p for p in student.parameters() if p.requires_grad]
     with Sources() as sources:
-        lesson = hold()
+        lesson = training_step()
     task = sources.of(lesson.task_loss).mean()
     terms = sources.of(lesson.mentor_loss)
     terms = terms if terms.ndim == 1 else terms.flatten(1).mean(1)

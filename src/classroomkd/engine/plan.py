@@ -11,7 +11,7 @@ from classroomkd.config import Recipe
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.precision import autocast
-from classroomkd.engine.shelves import plan_bank
+from classroomkd.engine.stores import plan_bank
 from classroomkd.engine.tuning import choose, example_images, live_mentors
 from classroomkd.engine.watch import EVALUATION, PARTS, Watch, evaluation_images, watch_steps
 from classroomkd.mentors import Mentor

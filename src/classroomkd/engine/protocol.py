@@ -15,7 +15,7 @@ class AnyClassroom(Protocol):
     Attributes:
         recipe: what it was built from.
         student: in training mode, on the device.
-        mentors: those that the method listens to.
+        mentors: those that the method learns from.
         method: on the device.
         train: batches of augmented views, in an order of their own for each epoch.
         dev: batches of plain views of the development split, or None without one.
@@ -31,7 +31,7 @@ class AnyClassroom(Protocol):
     train: Any
     dev: Any
     device: torch.device
-    hearing: Any
+    mentor_outputs: Any
     first: Any
 
     @property
@@ -45,7 +45,7 @@ class AnyClassroom(Protocol):
         Epochs are counted from the first of those that the method adds before the schedule.
         """
 
-    def hold(self, batch: Any) -> Lesson:
+    def training_step(self, batch: Any) -> Lesson:
         """The lesson of a batch."""
         ...
 

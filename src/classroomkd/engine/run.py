@@ -13,8 +13,8 @@ from classroomkd.config.published import published_notes
 from classroomkd.core import Lesson
 from classroomkd.engine.balance import FirstLesson
 from classroomkd.engine.build import build_classroom
-from classroomkd.engine.devices import Team, join, must_start, start
-from classroomkd.engine.ledger import Ledger
+from classroomkd.engine.devices import DistContext, join, must_start, start
+from classroomkd.engine.meter import EpochMeter
 from classroomkd.engine.protocol import AnyClassroom
 from classroomkd.engine.runs import RunFolder, environment
 from classroomkd.engine.trainer import fit
@@ -78,7 +78,7 @@ def _train(
 
 
 def _train_together(
-    recipe: AnyRecipe, run: RunFolder, resume: bool, progress: bool, say: Say, team: Team
+    recipe: AnyRecipe, run: RunFolder, resume: bool, progress: bool, say: Say, team: DistContext
 ) -> dict[str, Any]:
     """Train as one of a team. Nothing that it builds outlives it, and so nothing the team."""
     say = say if team.first else _nothing
@@ -96,8 +96,8 @@ def _train_together(
     if team.first and not resume:
         run.write_json("environment.json", circumstances)
         say(_sizes(circumstances))
-    ledger = Ledger([mentor.name for mentor in classroom.mentors])
-    record = _Record(run, classroom, ledger, say)
+    meter = EpochMeter([mentor.name for mentor in classroom.mentors])
+    record = _Record(run, classroom, meter, say)
     first = FirstLesson(classroom, say)
     divided = team.size > 1 and recipe.train.student_placement == "shard"  # so are its gradients
     classroom.first = None if resume or divided else first
@@ -105,7 +105,7 @@ def _train_together(
     def on_lesson(lesson: Lesson) -> None:
         if classroom.first:
             first.look(lesson)
-        ledger.add(lesson)
+        meter.add(lesson)
 
     fit(
         classroom,
@@ -116,12 +116,12 @@ def _train_together(
         progress=progress and team.first,
         team=team,
     )
-    return team.tell(summarize(run, classroom) if team.first else {})
+    return team.broadcast(summarize(run, classroom) if team.first else {})
 
 
 @contextmanager
 def _held(
-    run: RunFolder, recipe: AnyRecipe, resume: bool, overwrite: bool, team: Team
+    run: RunFolder, recipe: AnyRecipe, resume: bool, overwrite: bool, team: DistContext
 ) -> Iterator[None]:
     """Check and lock the folder, once for the team."""
     if not team.first:
@@ -137,16 +137,18 @@ def _nothing(*_: object) -> None:
     """What all processes but the first say and write."""
 
 
-def _tune(classroom: AnyClassroom, chosen: Mapping[str, Any] | None, team: Team) -> dict[str, Any]:
+def _tune(
+    classroom: AnyClassroom, chosen: Mapping[str, Any] | None, team: DistContext
+) -> dict[str, Any]:
     """The way in which each mentor runs, the same in every process that has it."""
     if classroom.recipe.train.mentor_placement == "shard":
-        found = team.collect(tune_mentors(classroom, chosen))
+        found = team.all_gather(tune_mentors(classroom, chosen))
         return {name: way for ways in found for name, way in ways.items()}
-    ways = team.tell(tune_mentors(classroom, chosen) if team.first else {})
+    ways = team.broadcast(tune_mentors(classroom, chosen) if team.first else {})
     return ways if team.first else tune_mentors(classroom, ways)
 
 
-def _build(recipe: AnyRecipe, say: Say, team: Team) -> AnyClassroom:
+def _build(recipe: AnyRecipe, say: Say, team: DistContext) -> AnyClassroom:
     if isinstance(recipe, Recipe):
         return build_classroom(recipe, say, team)
     from classroomkd.engine.pose import build_pose_classroom  # its libraries are an extra
@@ -166,7 +168,7 @@ def _sizes(circumstances: Mapping[str, Any]) -> str:
     return f"batches of {circumstances['batch_size']}{shared}, learning rate {rate:g}"
 
 
-def _circumstances(classroom: AnyClassroom, team: Team) -> dict[str, Any]:
+def _circumstances(classroom: AnyClassroom, team: DistContext) -> dict[str, Any]:
     train = classroom.recipe.train
     return {
         **environment(classroom.device),
@@ -183,18 +185,20 @@ def _circumstances(classroom: AnyClassroom, team: Team) -> dict[str, Any]:
 class _Record:
     """Writes down each epoch: its row, its student, and the best student so far."""
 
-    def __init__(self, run: RunFolder, classroom: AnyClassroom, ledger: Ledger, say: Say) -> None:
-        self.run, self.classroom, self.ledger, self.say = run, classroom, ledger, say
+    def __init__(
+        self, run: RunFolder, classroom: AnyClassroom, meter: EpochMeter, say: Say
+    ) -> None:
+        self.run, self.classroom, self.meter, self.say = run, classroom, meter, say
         self.headline = f"dev_{classroom.headline}"
         self.begun = perf_counter()
         self.extra = classroom.method.extra_epochs
         self.epochs = classroom.recipe.train.epochs + self.extra
 
     def epoch(self, number: int, student: Network, lr: float) -> None:
-        row, mentors = self.ledger.read()
-        hearing = self.classroom.hearing
-        if attendance := hearing and hearing.attendance:
-            for mentor, share in zip(mentors, attendance.shares(), strict=True):
+        row, mentors = self.meter.read()
+        mentor_outputs = self.classroom.mentor_outputs
+        if skip_schedule := mentor_outputs and mentor_outputs.skip_schedule:
+            for mentor, share in zip(mentors, skip_schedule.shares(), strict=True):
                 mentor["asked"] = share
         row["lr"] = lr
         if (waited := self.classroom.train.waited) is not None:

@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from classroomkd.config import AnyRecipe, load_recipe
+from classroomkd.config.error_messages import describe
 from classroomkd.config.fields import snapshot_folder
-from classroomkd.config.mistakes import describe
 from classroomkd.config.schema import Data
 from classroomkd.errors import ClassroomError
 

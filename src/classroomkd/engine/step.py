@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
-from classroomkd.engine.devices import ALONE, Team
-from classroomkd.engine.hearing import outputs
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
+from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.engine.precision import autocast
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 from classroomkd.methods import Method, Outputs
 
 
-def hold_lesson(
+def training_step(
     student: nn.Module,
     mentors: Sequence[Mentor],
     method: Method,
     batch: Batch,
     precision: str = "fp32",
     hear: Callable[[Batch], list[Outputs]] | None = None,
-    team: Team = ALONE,
+    team: DistContext = SINGLE_PROCESS,
     made: AbstractContextManager[Any] | None = None,
 ) -> Lesson:
     """Show a batch to the student and to its mentors, and let the method make a lesson of it.

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
-from classroomkd.engine.devices import ALONE, Team
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
 from classroomkd.engine.devices.sharding import (
     average_whole,
     clip_norm,
@@ -31,7 +31,7 @@ from classroomkd.engine.devices.sharding import (
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.protocol import AnyClassroom
 from classroomkd.errors import ClassroomError
-from classroomkd.models import Network, graduate
+from classroomkd.models import Network, deployable
 
 EpochEnd = Callable[[int, Network, float], None]
 
@@ -53,7 +53,7 @@ class LessonModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One lesson."""
-        lesson = self._classroom().hold(batch)
+        lesson = self._classroom().training_step(batch)
         self._on_lesson(lesson)
         self.latest = lesson.loss.detach()
         return lesson.loss
@@ -109,7 +109,7 @@ class ShardedLessonModule(LessonModule):
     """
 
     def __init__(
-        self, classroom: AnyClassroom, on_lesson: Callable[[Lesson], None], team: Team
+        self, classroom: AnyClassroom, on_lesson: Callable[[Lesson], None], team: DistContext
     ) -> None:
         super().__init__(classroom, on_lesson)
         copy = deepcopy(self.student).cpu() if team.first else None
@@ -175,7 +175,7 @@ class _EpochEnd(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         student = module.whole_student()
         if student is not None:
-            self.on_epoch(trainer.current_epoch, graduate(student, module.method), rate)
+            self.on_epoch(trainer.current_epoch, deployable(student, module.method), rate)
         if self.checkpoint is not None:
             part = self.checkpoint.with_suffix(".part")
             trainer.save_checkpoint(part)  # the first process writes, the others wait for it
@@ -191,7 +191,7 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: bool = True,
-    team: Team = ALONE,
+    team: DistContext = SINGLE_PROCESS,
 ) -> None:
     """Train the classroom's student for the epochs of its recipe, and those that its method adds.
 
@@ -244,7 +244,7 @@ def _laid_out(tree: Any, order: torch.memory_format) -> Any:
     )
 
 
-def _places(device: torch.device, team: Team, sharded: bool) -> dict[str, Any]:
+def _places(device: torch.device, team: DistContext, sharded: bool) -> dict[str, Any]:
     """Where the Trainer runs: in this process alone, or in those that are there already."""
     cuda = device.type == "cuda"
     accelerator = "gpu" if cuda else "cpu"
@@ -259,7 +259,7 @@ def _places(device: torch.device, team: Team, sharded: bool) -> dict[str, Any]:
     }
 
 
-def _strategy(team: Team, sharded: bool) -> Strategy:
+def _strategy(team: DistContext, sharded: bool) -> Strategy:
     if sharded:
         return ModelParallelStrategy(team.size, 1, save_distributed_checkpoint=False)
     # Methods may leave out a part of the student; buffers follow the whole batch by themselves.

@@ -16,7 +16,7 @@ from classroomkd.data import (
     load_image_set,
     training_selection,
 )
-from classroomkd.engine.devices import ALONE, Team
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
 from classroomkd.errors import ClassroomError
 
 EVALUATION_BATCH = 512
@@ -29,7 +29,7 @@ def training_views(
     *,
     views: int = 1,
     batch_size: int | None = None,
-    team: Team = ALONE,
+    team: DistContext = SINGLE_PROCESS,
 ) -> ViewLoader:
     """The training set in the recipe's views: in batches of a step, each epoch in its own order.
 
@@ -97,7 +97,7 @@ def test_loader(data: Data, device: torch.device) -> ViewLoader:
     return ViewLoader(test, EVALUATION_BATCH, device=device)
 
 
-def choose_device(name: str, team: Team = ALONE) -> torch.device:
+def choose_device(name: str, team: DistContext = SINGLE_PROCESS) -> torch.device:
     """The device that a recipe names; ``auto`` is a GPU where there is one.
 
     In a team, each process has the GPU of its place on its machine.

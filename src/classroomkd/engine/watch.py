@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.hearing import outputs
+from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.engine.optim import build_optimizer
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.views import EVALUATION_BATCH
 from classroomkd.methods import Outputs
-from classroomkd.models import graduate
+from classroomkd.models import deployable
 
 STEPS = 7  # that are timed
 PARTS = ("views", "mentors", "student", "loss")  # of a step
@@ -70,7 +70,7 @@ def watch_steps(classroom: Classroom) -> Watch:
     for batch in islice(classroom.train, STEPS):
         watch.lap("views")
         with autocast(classroom.device, train.precision):
-            taught = classroom.hearing(batch)
+            taught = classroom.mentor_outputs(batch)
         watch.lap("mentors")
         with autocast(classroom.device, train.precision):
             learnt = outputs(student, batch.images, method)
@@ -98,7 +98,7 @@ def evaluation_images(classroom: Classroom) -> int:
 def _evaluate(classroom: Classroom, images: Tensor, watch: Watch) -> None:
     count = evaluation_images(classroom)
     many = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
-    network = graduate(classroom.student, classroom.method).eval()
+    network = deployable(classroom.student, classroom.method).eval()
     with torch.inference_mode():
         for _ in range(2):  # the first may find out how to run the network
             watch.start()

@@ -171,19 +171,19 @@ class StoredMentor(Mentor):
     Args:
         name: in reports.
         role: ``"teacher"`` or ``"peer"``.
-        shelf: its folder in the bank.
+        store: its folder in the bank.
     """
 
     here = False
 
-    def __init__(self, name: str, role: Literal["teacher", "peer"], shelf: Path) -> None:
+    def __init__(self, name: str, role: Literal["teacher", "peer"], store: Path) -> None:
         super().__init__(nn.Identity(), name, role)
-        self.shelf = shelf
+        self.store = store
 
     def check_that_it_can_run(self, view: int) -> None:
         """Raise a ClassroomError: it cannot."""
         raise ClassroomError(
-            f"{self.name} cannot run here, and {self.shelf} has not all of its outputs for view"
+            f"{self.name} cannot run here, and {self.store} has not all of its outputs for view"
             f" {view}: build them with `classroomkd bank build` where its network is, or train for"
             " fewer epochs (train.epochs, or data.repeat for views that come again)"
         )
@@ -191,7 +191,7 @@ class StoredMentor(Mentor):
     def __call__(self, images: Tensor) -> Tensor:
         """Raise a ClassroomError: it cannot run."""
         raise ClassroomError(
-            f"{self.name} cannot run here: its outputs alone are in {self.shelf}. Methods that read"
+            f"{self.name} cannot run here: its outputs alone are in {self.store}. Methods that read"
             " features need its network"
         )
 

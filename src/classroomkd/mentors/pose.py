@@ -24,7 +24,7 @@ from classroomkd.models.pose import (
 from classroomkd.models.pose.files import load_pose_weights
 
 
-class Opinion(NamedTuple):
+class PoseOutputs(NamedTuple):
     """What a mentor says about a batch.
 
     Attributes:
@@ -113,7 +113,7 @@ class PoseMentor:
         return tuple(block.index_select(1, self._places).float() for block in said)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, *, decoded: bool = False) -> Opinion:
+    def __call__(self, images: Tensor, *, decoded: bool = False) -> PoseOutputs:
         """What it says about a batch.
 
         Args:
@@ -123,11 +123,11 @@ class PoseMentor:
         own, outputs = self.network.codec, self.outputs(images)
         logits = to_codec(outputs, own, self.network.input_size, self.codec, self.size)
         if not decoded:
-            return Opinion(logits, None)
+            return PoseOutputs(logits, None)
         points, _ = own.decode(outputs)
         scale = [mine / its for mine, its in zip(self.size, self.network.input_size, strict=True)]
         scale = torch.tensor(scale[::-1], device=points.device)  # x, then y
-        return Opinion(logits, (points + 0.5) * scale - 0.5)
+        return PoseOutputs(logits, (points + 0.5) * scale - 0.5)
 
 
 def open_pose_mentor(recipe: PoseMentorRecipe, name: str, student: PoseNetwork) -> PoseMentor:

@@ -36,7 +36,7 @@ from classroomkd.methods.registry import (
     list_methods,
     method_class,
     method_options,
-    option_mistakes,
+    option_errors,
     published_options,
     register_method,
 )
@@ -53,7 +53,7 @@ __all__ = [
     "list_methods",
     "method_class",
     "method_options",
-    "option_mistakes",
+    "option_errors",
     "published_options",
     "register_method",
 ]

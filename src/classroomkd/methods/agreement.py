@@ -11,7 +11,7 @@ from torch import Tensor
 
 from classroomkd.core.divergence import statistics_dtype
 from classroomkd.core.ensemble import shares
-from classroomkd.core.filter import Standing, everyone
+from classroomkd.core.filter import Scores, everyone
 from classroomkd.methods.composed import FromAll
 from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.registry import register_method
@@ -69,16 +69,16 @@ class AEKD(FromAll):
         tolerance: Share = 0.6,
         batch_mean: bool = False,
     ) -> None:
-        def weigh(now: Standing) -> Tensor:
-            heard = everyone(now)
-            gradients = logit_gradients(now, temperature, batch_mean)
-            agreed = agreement(gradients @ gradients.T, tolerance, heard.any(1).squeeze(1))
-            return weight * shares(torch.where(heard, agreed.view(-1, 1, 1), 0))
+        def weighting(scores: Scores) -> Tensor:
+            valid = everyone(scores)
+            gradients = logit_gradients(scores, temperature, batch_mean)
+            agreed = agreement(gradients @ gradients.T, tolerance, valid.any(1).squeeze(1))
+            return weight * shares(torch.where(valid, agreed.view(-1, 1, 1), 0))
 
-        super().__init__(temperature, weigh, task_weight)
+        super().__init__(temperature, weighting, task_weight)
 
 
-def logit_gradients(now: Standing, temperature: float, batch_mean: bool = False) -> Tensor:
+def logit_gradients(scores: Scores, temperature: float, batch_mean: bool = False) -> Tensor:
     """Directions in which mentors push the student's logits, of the samples that they speak about.
 
     Returns:
@@ -88,16 +88,16 @@ def logit_gradients(now: Standing, temperature: float, batch_mean: bool = False)
     def soften(block: Tensor) -> Tensor:
         return torch.softmax(block.to(statistics_dtype(block)) / temperature, -1)
 
-    heard = everyone(now)
+    valid = everyone(scores)
     gradients = torch.cat(
         [
             (soften(student) - soften(mentors)).flatten(2)
-            for student, mentors in zip(now.student, now.mentors, strict=True)
+            for student, mentors in zip(scores.student, scores.mentors, strict=True)
         ],
         dim=2,
     )
-    gradients = torch.where(heard, gradients, 0)
-    share = heard.to(gradients.dtype).mean(1).clamp_min(1 / heard.shape[1])
+    gradients = torch.where(valid, gradients, 0)
+    share = valid.to(gradients.dtype).mean(1).clamp_min(1 / valid.shape[1])
     if batch_mean:
         return gradients.mean(1) / share
     return gradients.flatten(1) / share.sqrt()

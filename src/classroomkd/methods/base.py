@@ -4,18 +4,19 @@ A method turns what student and mentors said about a batch into a `Lesson`. Shap
 ``B`` samples, ``C`` classes.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from classroomkd.core import Choices, Lesson, make_lesson
 from classroomkd.core.divergence import cross_entropy
-from classroomkd.core.filter import Group, standing
+from classroomkd.core.filter import Group, score_mentors
 from classroomkd.core.inputs import parse
-from classroomkd.core.lesson import without_ranks
+from classroomkd.core.lesson import squeeze_groups
 from classroomkd.methods.heads import Head
 
 
@@ -34,6 +35,9 @@ class Outputs:
     classifier: nn.Linear | None = None
 
 
+_COUNTS = {"nobody": 0, "one": 1, "all": "many"}
+
+
 class Method(nn.Module):
     """How mentor outputs become a loss: ``method(student, mentors, target) -> Lesson``.
 
@@ -47,11 +51,11 @@ class Method(nn.Module):
         title: what it is called in papers.
         year: of publication, or None.
         kind: ``"alone"``, ``"logit"``, ``"feature"``, ...
-        listens: to ``"nobody"``, to ``"one"`` mentor (the teacher), or to ``"all"`` mentors.
+        num_mentors: that it learns from: 0, 1 (the teacher) or ``"many"``.
         needs_features: whether it reads `Outputs.features`.
         needs_preactivations: whether it reads features before their last ReLU, too.
         needs_index: whether it keeps something for each sample of the training set: then it is
-            shown the set by `enroll`, and `lesson` takes the samples' numbers as ``index``.
+            shown the set by `on_train_set`, and `lesson` takes the samples' numbers as ``index``.
         needs_accuracy: whether it weighs mentors by their accuracy on development data, of which it
             is told by `set_accuracy` before training.
         mutual: whether mentors may train along with the student (see `peer_loss`).
@@ -70,7 +74,7 @@ class Method(nn.Module):
     title: ClassVar[str]
     year: ClassVar[int | None] = None
     kind: ClassVar[str] = "logit"
-    listens: ClassVar[Literal["nobody", "one", "all"]] = "all"
+    num_mentors: ClassVar[Literal[0, 1, "many"]] = "many"
     needs_features: bool = False
     needs_preactivations: bool = False
     needs_index: bool = False
@@ -81,6 +85,19 @@ class Method(nn.Module):
     views: int = 1
     own_task: ClassVar[Literal["ce", "mse"] | None] = None
     extra_epochs: int = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take the names that methods had before 0.2, with a warning."""
+        super().__init_subclass__(**kwargs)
+        for old, new in {"listens": "num_mentors", "enroll": "on_train_set"}.items():
+            if old not in vars(cls):
+                continue
+            text = (
+                f"{cls.__name__}.{old} is now called {new}; the old name goes in the next release"
+            )
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            value = vars(cls)[old]
+            setattr(cls, new, _COUNTS[value] if old == "listens" else value)
 
     def forward(
         self,
@@ -98,13 +115,13 @@ class Method(nn.Module):
             index: ``[B]``, the samples' numbers in the training set, for methods that ask for them.
 
         Raises:
-            ValueError: if the method listens to one mentor and is given more or fewer, or needs
+            ValueError: if the method learns from one mentor and is given more or fewer, or needs
                 the samples' numbers and is given none.
         """
         taught = [m if isinstance(m, Outputs) else Outputs(m) for m in mentors]
-        if self.listens == "nobody":
+        if self.num_mentors == 0:
             taught = []
-        if self.listens == "one" and len(taught) != 1:
+        if self.num_mentors == 1 and len(taught) != 1:
             raise ValueError(f"{self.name} learns from one mentor, not from {len(taught)}")
         learner = student if isinstance(student, Outputs) else Outputs(student)
         if not self.needs_index:
@@ -116,7 +133,7 @@ class Method(nn.Module):
             )
         return self.lesson(learner, taught, target, index)  # type: ignore[call-arg]
 
-    def enroll(self, index: Tensor, target: Tensor) -> None:
+    def on_train_set(self, index: Tensor, target: Tensor) -> None:
         """Be shown the training set, before `setup`: its samples' numbers and labels, ``[N]``."""
 
     def setup(self, student: Outputs, mentors: Sequence[Outputs]) -> None:
@@ -202,7 +219,7 @@ class SingleMethod(Method):
         task_weight: of the cross-entropy; with 0, no gradient goes to the student's classifier.
     """
 
-    listens = "one"
+    num_mentors = 1
     task_weight: float = 1.0
 
     def lesson(
@@ -235,8 +252,8 @@ def feature_lesson(
         task_weight: of the cross-entropy; 0 leaves it out.
     """
     blocks, others, targets, _, _ = parse(student.logits, [m.logits for m in mentors], target)
-    now = standing(blocks, others, targets)
+    scores = score_mentors(blocks, others, targets)
     # A gradient of 0 would let weight decay and momentum move what nothing teaches; none does not.
     logits = student.logits if task_weight else student.logits.detach()
     task_loss = task_weight * cross_entropy(logits, targets[0].squeeze(1))
-    return without_ranks(make_lesson(now, task_loss, mentor_loss))
+    return squeeze_groups(make_lesson(scores, task_loss, mentor_loss))

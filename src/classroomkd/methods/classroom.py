@@ -22,7 +22,7 @@ from classroomkd.methods.options import Weight
 from classroomkd.methods.registry import (
     create_method,
     method_class,
-    option_mistakes,
+    option_errors,
     register_method,
 )
 
@@ -35,9 +35,9 @@ def _named(also: str | dict[str, Any]) -> dict[str, Any]:
             "give the name of a method, or its name and options: {name: at, weight: 500}"
         )
     name, options = chosen["name"], {k: v for k, v in chosen.items() if k != "name"}
-    if method_class(name).listens != "one":
+    if method_class(name).num_mentors != 1:
         raise ValueError(f"{name} is no method of one mentor, which each active one could teach by")
-    if mistakes := option_mistakes(name, options):
+    if mistakes := option_errors(name, options):
         raise ValueError("; ".join(f"{option}: {text}" for option, text in mistakes.items()))
     if create_method(name, **options).extra_epochs:
         raise ValueError(f"{name} in a classroom has no epochs of its own: leave out init_epochs")
@@ -215,7 +215,7 @@ class Classroom(Method):
             return None
         return self.loss.choices()
 
-    def enroll(self, index: Tensor, target: Tensor) -> None:
+    def on_train_set(self, index: Tensor, target: Tensor) -> None:
         """Keep the training set for the second method, until `setup`."""
         self._roll = index, target
 
@@ -226,7 +226,7 @@ class Classroom(Method):
         second = [create_method(**self.also) for _ in mentors]
         for method, mentor in zip(second, mentors, strict=True):
             if self._roll is not None:
-                method.enroll(*self._roll)
+                method.on_train_set(*self._roll)
             method.setup(student, [mentor])
             method.begin_epoch(*self._epoch)
         self._roll = None

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from classroomkd.core import Choices, Lesson, compose_lesson
-from classroomkd.core.filter import Group, Standing, everyone, standing, unit_weights
+from classroomkd.core.filter import Group, Scores, everyone, score_mentors, unit_weights
 from classroomkd.core.inputs import parse
 from classroomkd.core.lesson import mentor_terms
 from classroomkd.core.mentoring import fixed_temperature
@@ -54,8 +54,8 @@ class LogitMethod(Method):
     ) -> Tensor:
         """What the choices make of one mentor: ``[B]``."""
         blocks, others, targets, weight, _ = parse(student.logits, [mentor.logits], target)
-        now = standing(blocks, others, targets, weight, self.group)
-        return mentor_terms(blocks, now, self.ramped()).loss.squeeze(0)
+        scores = score_mentors(blocks, others, targets, weight, self.group)
+        return mentor_terms(blocks, scores, self.ramped()).loss.squeeze(0)
 
     def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
         """The lesson that the choices make."""
@@ -70,7 +70,7 @@ class OneTemperature(LogitMethod):
 
     Args:
         temperature: ``tau``.
-        weigh: ``w_m``: one number, or a function of how everybody stands, ``[M, B, G]``.
+        weight: ``w_m``: one number, or a function of the scores, ``[M, B, G]``.
         task_weight: ``lambda``.
         standardize: compare z-scores of the logits.
         warmup_epochs: in which the mentors' weight rises linearly to its full size.
@@ -80,7 +80,7 @@ class OneTemperature(LogitMethod):
     def __init__(
         self,
         temperature: float,
-        weigh: float | Callable[[Standing], Tensor],
+        weight: float | Callable[[Scores], Tensor],
         task_weight: float = 1.0,
         *,
         standardize: bool = False,
@@ -88,10 +88,10 @@ class OneTemperature(LogitMethod):
         **choices: Any,
     ) -> None:
         usual = Choices(
-            choose=everyone,
-            weigh=weigh if callable(weigh) else lambda now: weigh * unit_weights(now),
-            temper=partial(fixed_temperature, value=temperature),
-            task_weight=lambda now: task_weight,
+            select=everyone,
+            weight=weight if callable(weight) else lambda scores: weight * unit_weights(scores),
+            temperature=partial(fixed_temperature, value=temperature),
+            task_weight=lambda scores: task_weight,
             transform=logit_transform(standardize),
         )
         super().__init__(replace(usual, **choices), warmup_epochs=warmup_epochs)
@@ -100,7 +100,7 @@ class OneTemperature(LogitMethod):
 class FromTeacher(OneTemperature):
     """`OneTemperature`, from one mentor."""
 
-    listens = "one"
+    num_mentors = 1
 
 
 class FromAll(OneTemperature):
@@ -109,6 +109,6 @@ class FromAll(OneTemperature):
     mutual = True
 
 
-def equal_parts(now: Standing, weight: float) -> Tensor:
+def equal_parts(scores: Scores, weight: float) -> Tensor:
     """A weight in equal parts to the mentors: ``weight / M``, ``[M, B, G]``."""
-    return unit_weights(now) * (weight / max(len(now.mentor_divergence), 1))
+    return unit_weights(scores) * (weight / max(len(scores.mentor_divergence), 1))

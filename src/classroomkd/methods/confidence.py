@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.core.divergence import cross_entropy
-from classroomkd.core.filter import Standing
+from classroomkd.core.filter import Scores
 from classroomkd.methods.base import Outputs
 from classroomkd.methods.composed import FromAll
 from classroomkd.methods.heads import frozen_copy, head_map
@@ -75,10 +75,10 @@ class CAMKD(FromAll):
         task_weight: Weight = 1.0,
         standardize: bool = False,
     ) -> None:
-        def weigh(now: Standing) -> Tensor:
-            return weight * confidence_weight(now)
+        def weighting(scores: Scores) -> Tensor:
+            return weight * confidence_weight(scores)
 
-        super().__init__(temperature, weigh, task_weight, standardize=standardize)
+        super().__init__(temperature, weighting, task_weight, standardize=standardize)
         self.feature_weight = feature_weight
         self.needs_features = feature_weight > 0
         self.mutual = not self.needs_features
@@ -109,7 +109,7 @@ class CAMKD(FromAll):
         )
 
     def feature_terms(
-        self, student: Outputs, mentors: Sequence[Outputs], target: Tensor, heard: Tensor
+        self, student: Outputs, mentors: Sequence[Outputs], target: Tensor, valid: Tensor
     ) -> Tensor:
         """What the features of each mentor add to the loss: ``[M, B]``.
 
@@ -117,7 +117,7 @@ class CAMKD(FromAll):
             student: what the student says.
             mentors: what its mentors say.
             target: ``[B]``.
-            heard: ``[M, B]`` (bool), who may teach.
+            valid: ``[M, B]`` (bool), who may teach.
         """
         if len(self.regressors) != len(mentors):
             there = len(self.regressors)
@@ -126,7 +126,7 @@ class CAMKD(FromAll):
         shown, finite = zip(
             *(finite_samples(head_map(m.features, "mentor").detach()) for m in mentors), strict=True
         )
-        heard = heard & torch.stack(finite)
+        valid = valid & torch.stack(finite)
         maps = [same_size(feature, there) for there in shown]
         regressed = [r(here) for r, (here, _) in zip(self.regressors, maps, strict=True)]
         distance = torch.stack(
@@ -140,7 +140,7 @@ class CAMKD(FromAll):
                 cross_entropy(classifier(f.mean((2, 3))), target)
                 for classifier, f in zip(self.classifiers, regressed, strict=True)
             ]
-            share = confidence(torch.stack(judged).masked_fill(~heard, torch.inf))
+            share = confidence(torch.stack(judged).masked_fill(~valid, torch.inf))
         return self.feature_weight * share * distance
 
 
@@ -149,12 +149,12 @@ def confidence(loss: Tensor) -> Tensor:
 
     They add up to 1 over the mentors whose cross-entropy is finite, and are 0 for all others.
     """
-    heard = loss.isfinite()
-    others = heard.sum(0) - 1
-    wrong = torch.softmax(torch.where(heard, loss, -torch.inf), dim=0)
-    return torch.where(heard, torch.where(others > 0, (1 - wrong) / others.clamp_min(1), 1), 0)
+    valid = loss.isfinite()
+    others = valid.sum(0) - 1
+    wrong = torch.softmax(torch.where(valid, loss, -torch.inf), dim=0)
+    return torch.where(valid, torch.where(others > 0, (1 - wrong) / others.clamp_min(1), 1), 0)
 
 
-def confidence_weight(now: Standing) -> Tensor:
+def confidence_weight(scores: Scores) -> Tensor:
     """CA-MKD's weights from the cross-entropies of predictions, ``[M, B, G]``."""
-    return confidence(now.mentor_divergence)
+    return confidence(scores.mentor_divergence)

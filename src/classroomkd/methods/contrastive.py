@@ -90,7 +90,7 @@ class CRD(PooledRelation):
         self.register_buffer("memory", None)
         self.register_buffer("log_z", torch.full((2,), torch.nan))  # nan: not known yet
 
-    def enroll(self, index: Tensor, target: Tensor) -> None:
+    def on_train_set(self, index: Tensor, target: Tensor) -> None:
         """Give every sample of the training set its row in the memories."""
         self.rows = Rows(index, target)
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classroomkd.core import Comparison
+from classroomkd.core import LogitPair
 from classroomkd.core.divergence import kl_divergence, statistics_dtype
-from classroomkd.core.lesson import Divergence, Transform, as_they_are, kl
+from classroomkd.core.lesson import Divergence, Transform, identity, kl
 
 DivergenceName = Literal["kl", "dkd", "rld", "dist", "none"]
 
@@ -41,7 +41,7 @@ def named_divergence(name: DivergenceName) -> NamedDivergence:
     }[name]
 
 
-def nothing(pair: Comparison) -> Tensor:
+def nothing(pair: LogitPair) -> Tensor:
     """No divergence: the logits teach nothing."""
     shape = (len(pair.mentors), *pair.student.shape[1:-1])
     return pair.student.new_zeros(shape, dtype=statistics_dtype(pair.student))
@@ -59,10 +59,10 @@ def standardized(logits: Tensor) -> Tensor:
 
 def logit_transform(standardize: bool) -> Transform:
     """The transform of `Choices`: standardised logits, or logits as they are."""
-    return standardized if standardize else as_they_are
+    return standardized if standardize else identity
 
 
-def decoupled_kl(pair: Comparison, alpha: float = 1.0, beta: float = 8.0) -> Tensor:
+def decoupled_kl(pair: LogitPair, alpha: float = 1.0, beta: float = 8.0) -> Tensor:
     r"""Decoupled KL: of the true class against the rest, and among the other classes.
 
     .. math:: \alpha KL(b_m \| b_s) + \beta KL(\hat p_m \| \hat p_s)
@@ -86,7 +86,7 @@ def decoupled_kl(pair: Comparison, alpha: float = 1.0, beta: float = 8.0) -> Ten
     return alpha * _binary_kl(mentor, student, true, true) + beta * among_others
 
 
-def refined_kl(pair: Comparison, alpha: float = 1.0, beta: float = 8.0) -> Tensor:
+def refined_kl(pair: LogitPair, alpha: float = 1.0, beta: float = 8.0) -> Tensor:
     r"""Refined logits: a mentor's confidence, and its order of the classes that it ranks below.
 
     .. math:: \alpha \frac{1}{\tau^2} KL(b_m \| b_s) + \beta KL(\hat p_m \| \hat p_s)
@@ -135,7 +135,7 @@ def _binary_kl(mentor: Tensor, student: Tensor, there: Tensor, here: Tensor) -> 
     )
 
 
-def correlation(pair: Comparison, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
+def correlation(pair: LogitPair, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
     r"""One less Pearson's correlation of the predictions: over classes, and over the batch.
 
     .. math:: \beta (1 - \rho(p_s^i, p_m^i))

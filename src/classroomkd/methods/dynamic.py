@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from classroomkd.core import Choices, Comparison
+from classroomkd.core import Choices, LogitPair
 from classroomkd.core.divergence import kl_divergence, statistics_dtype
 from classroomkd.core.filter import everyone, unit_weights
 from classroomkd.core.mentoring import dtkd_temperature
@@ -44,7 +44,7 @@ class DTKD(LogitMethod):
 
     title = "DTKD"
     year = 2024
-    listens = "one"
+    num_mentors = 1
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class DTKD(LogitMethod):
         task_weight: Weight = 1.0,
         warmup_epochs: Weight = 20.0,
     ) -> None:
-        def both(pair: Comparison) -> Tensor:
+        def both(pair: LogitPair) -> Tensor:
             taus = _sharpness(pair.student, pair.mentors, temperature)
             dynamic = taus[0] * taus[1] * kl_divergence(pair.student, pair.mentors, *taus)
             plain = kl_divergence(pair.student, pair.mentors, temperature, temperature)
@@ -64,10 +64,10 @@ class DTKD(LogitMethod):
             return (alpha * dynamic + beta * temperature**2 * plain) / factor
 
         choices = Choices(
-            choose=everyone,
-            weigh=unit_weights,
-            temper=partial(dtkd_temperature, scale=temperature),
-            task_weight=lambda now: task_weight,
+            select=everyone,
+            weight=unit_weights,
+            temperature=partial(dtkd_temperature, scale=temperature),
+            task_weight=lambda scores: task_weight,
             divergence=both,
         )
         super().__init__(choices, warmup_epochs=warmup_epochs)

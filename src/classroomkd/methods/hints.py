@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.core.ensemble import shares
-from classroomkd.core.filter import Standing, everyone
+from classroomkd.core.filter import Scores, everyone
 from classroomkd.methods.base import Outputs
 from classroomkd.methods.composed import FromAll
 from classroomkd.methods.features import FitNets
@@ -62,10 +62,10 @@ class FitNetsMKD(FromAll):
         hint: Count = 2,
         task_weight: Weight = 1.0,
     ) -> None:
-        def weigh(now: Standing) -> Tensor:
-            return weight * shares(everyone(now).to(now.mentor_divergence.dtype))
+        def weighting(scores: Scores) -> Tensor:
+            return weight * shares(everyone(scores).to(scores.mentor_divergence.dtype))
 
-        super().__init__(temperature, weigh, task_weight)
+        super().__init__(temperature, weighting, task_weight)
         self.feature_weight = feature_weight
         self.hint = hint
         self.hints = nn.ModuleList()
@@ -93,9 +93,9 @@ class FitNetsMKD(FromAll):
             clean = replace(mentor, features={**mentor.features, name: shown})
             terms.append(hint.term(student, clean, target))
             finite.append(spoke)
-        heard = lesson.active & torch.stack(finite)
+        valid = lesson.active & torch.stack(finite)
         distance = torch.stack(terms)
-        term = self.feature_weight * shares(heard.to(distance.dtype)) * distance
+        term = self.feature_weight * shares(valid.to(distance.dtype)) * distance
         return replace(
             lesson,
             loss=lesson.loss + term.sum(0).mean(),

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from classroomkd.core.filter import Standing
+from classroomkd.core.filter import Scores
 from classroomkd.methods.composed import FromTeacher, OneTemperature
 from classroomkd.methods.divergences import correlation, decoupled_kl, refined_kl
 from classroomkd.methods.options import Temperature, Weight
@@ -21,10 +21,10 @@ class Alone(OneTemperature):
 
     title = "Student alone"
     kind = "alone"
-    listens = "nobody"
+    num_mentors = 0
 
     def __init__(self) -> None:
-        super().__init__(temperature=1.0, weigh=1.0)
+        super().__init__(temperature=1.0, weight=1.0)
 
 
 @register_method("kd")
@@ -247,8 +247,8 @@ class WSLD(FromTeacher):
         task_weight: Weight = 1.0,
         standardize: bool = False,
     ) -> None:
-        def weigh(now: Standing) -> Tensor:
-            ratio = now.student_divergence / (now.mentor_divergence + 1e-7)
+        def weighting(scores: Scores) -> Tensor:
+            ratio = scores.student_divergence / (scores.mentor_divergence + 1e-7)
             return -weight * torch.expm1(-ratio)
 
-        super().__init__(temperature, weigh, task_weight, standardize=standardize)
+        super().__init__(temperature, weighting, task_weight, standardize=standardize)

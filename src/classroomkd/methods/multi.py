@@ -12,7 +12,7 @@ from torch import Tensor
 
 from classroomkd.core.divergence import statistics_dtype
 from classroomkd.core.ensemble import mean_probabilities, shares
-from classroomkd.core.filter import Standing, everyone, unit_weights
+from classroomkd.core.filter import Scores, everyone, unit_weights
 from classroomkd.methods.composed import FromAll, equal_parts
 from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.registry import register_method
@@ -50,8 +50,8 @@ class Average(FromAll):
         reduction: Literal["mean", "sum"] = "mean",
         standardize: bool = False,
     ) -> None:
-        weigh = partial(equal_parts, weight=weight) if reduction == "mean" else weight
-        super().__init__(temperature, weigh, task_weight, standardize=standardize)
+        each = partial(equal_parts, weight=weight) if reduction == "mean" else weight
+        super().__init__(temperature, each, task_weight, standardize=standardize)
 
 
 @register_method("ebkd")
@@ -85,10 +85,10 @@ class EBKD(FromAll):
         task_weight: Weight = 1.0,
         standardize: bool = False,
     ) -> None:
-        def weigh(now: Standing) -> Tensor:
-            return weight * entropy_weight(now)
+        def weighting(scores: Scores) -> Tensor:
+            return weight * entropy_weight(scores)
 
-        super().__init__(temperature, weigh, task_weight, standardize=standardize)
+        super().__init__(temperature, weighting, task_weight, standardize=standardize)
 
 
 @register_method("dgkd")
@@ -126,13 +126,13 @@ class DGKD(FromAll):
         drop: Annotated[int, Field(ge=0)] = 1,
         standardize: bool = False,
     ) -> None:
-        def choose(now: Standing) -> Tensor:
-            count = len(now.mentor_divergence)
-            place = torch.rand(count, device=now.mentor_divergence.device).argsort()
+        def select(scores: Scores) -> Tensor:
+            count = len(scores.mentor_divergence)
+            place = torch.rand(count, device=scores.mentor_divergence.device).argsort()
             kept = place >= min(drop, count - 1)
-            return kept.view(-1, 1, 1) & everyone(now)
+            return kept.view(-1, 1, 1) & everyone(scores)
 
-        super().__init__(temperature, weight, task_weight, standardize=standardize, choose=choose)
+        super().__init__(temperature, weight, task_weight, standardize=standardize, select=select)
 
 
 @register_method("meal")
@@ -175,14 +175,14 @@ class MEAL(FromAll):
         )
 
 
-def entropy_weight(now: Standing) -> Tensor:
+def entropy_weight(scores: Scores) -> Tensor:
     """EBKD's weights ``(1 - H_m / sum_k H_k) / (M - 1)``, from entropies: ``[M, B, G]``.
 
     A mentor that says nothing finite is not among the ``M``.
     """
-    blocks = [torch.log_softmax(z.to(statistics_dtype(z)), -1) for z in now.mentors]
+    blocks = [torch.log_softmax(z.to(statistics_dtype(z)), -1) for z in scores.mentors]
     entropy = torch.stack([-(p.exp() * p).sum(-1) for p in blocks]).sum(0).mean(-1, keepdim=True)
-    valid = everyone(now)
+    valid = everyone(scores)
     others = valid.sum(0) - 1
     share = shares(torch.where(valid, entropy, 0))
     return torch.where(valid, torch.where(others > 0, (1 - share) / others.clamp_min(1), 1), 0)

@@ -5,7 +5,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from classroomkd.core import Comparison
+from classroomkd.core import LogitPair
 from classroomkd.core.divergence import statistics_dtype
 from classroomkd.methods.composed import FromTeacher
 from classroomkd.methods.options import Temperature, Weight
@@ -52,7 +52,7 @@ class NKD(FromTeacher):
         )
 
 
-def normalised_cross_entropy(pair: Comparison, gamma: float) -> Tensor:
+def normalised_cross_entropy(pair: LogitPair, gamma: float) -> Tensor:
     """Cross-entropy of the true class, and ``gamma`` times that among the others.
 
     Without the factor ``tau**2``, by which the first is divided.

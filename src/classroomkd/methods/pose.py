@@ -10,15 +10,15 @@ from math import exp
 
 from torch import Tensor
 
-from classroomkd.core import Comparison
+from classroomkd.core import LogitPair
 from classroomkd.core.divergence import statistics_dtype
-from classroomkd.core.filter import Standing
+from classroomkd.core.filter import Scores
 from classroomkd.methods.composed import FromTeacher, OneTemperature, equal_parts
 from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.registry import register_method
 
 
-def squared_error(pair: Comparison) -> Tensor:
+def squared_error(pair: LogitPair) -> Tensor:
     r"""Half the mean squared difference of logits, ``[M, B, U]``.
 
     .. math:: \frac{1}{2 K} \sum_k (z_{s,k} - z_{m,k})^2
@@ -53,7 +53,7 @@ class FPD(FromTeacher):
 
     def __init__(self, *, balance: Weight = 0.5) -> None:
         super().__init__(
-            temperature=1.0, weigh=balance, task_weight=1 - balance, divergence=squared_error
+            temperature=1.0, weight=balance, task_weight=1 - balance, divergence=squared_error
         )
 
 
@@ -81,7 +81,7 @@ class DWPose(FromTeacher):
     kind = "pose"
 
     def __init__(self, *, weight: Weight = 0.17) -> None:
-        super().__init__(temperature=1.0, weigh=weight)
+        super().__init__(temperature=1.0, weight=weight)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Let the teacher's weight fade."""
@@ -127,7 +127,9 @@ class OKDHP(OneTemperature):
         weight: Weight = 5.0,
         warmup_epochs: Weight = 60.0,
     ) -> None:
-        super().__init__(temperature, lambda now: equal_parts(now, weight * joints_per_bin(now)))
+        super().__init__(
+            temperature, lambda scores: equal_parts(scores, weight * joints_per_bin(scores))
+        )
         self.warmup_epochs = warmup_epochs
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
@@ -136,7 +138,7 @@ class OKDHP(OneTemperature):
         self.ramp = exp(-5 * left**2)
 
 
-def joints_per_bin(now: Standing) -> float:
+def joints_per_bin(scores: Scores) -> float:
     """Units over the bins of a block, ``U / K``, or over the blocks' mean number of bins."""
-    bins = [block.shape[-1] for block in now.student]
-    return now.student[0].shape[-2] * len(bins) / sum(bins)
+    bins = [block.shape[-1] for block in scores.student]
+    return scores.student[0].shape[-2] * len(bins) / sum(bins)

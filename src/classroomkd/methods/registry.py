@@ -71,7 +71,7 @@ def method_options(name: str) -> type[BaseModel]:
     return create_model(f"{name} options", __config__=ConfigDict(extra="forbid"), **fields)
 
 
-def option_mistakes(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+def option_errors(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with a method's options: a message for each option, empty if all is well."""
     model = method_options(name)
     try:
@@ -146,14 +146,14 @@ def create_method(name: str, **options: object) -> Method:
         ValueError: for an unknown method or option, naming the nearest, and for a bad value.
 
     Example:
-        >>> create_method("kd", temperature=2).listens
-        'one'
+        >>> create_method("kd", temperature=2).num_mentors
+        1
         >>> create_method("kd", temprature=2)
         Traceback (most recent call last):
         ...
         ValueError: temprature: unknown option of kd: did you mean 'temperature'? ...
     """
-    if mistakes := option_mistakes(name, options):
+    if mistakes := option_errors(name, options):
         raise ValueError("; ".join(f"{option}: {text}" for option, text in mistakes.items()))
     filled = {option: found.value for option, found in published_options(name, options).items()}
     values = method_options(name).model_validate(filled | options)

@@ -4,14 +4,14 @@ from classroomkd.models import cifar as cifar  # importing a family registers it
 from classroomkd.models.files import StudentFile, load_student, load_weights, save_student
 from classroomkd.models.network import Network
 from classroomkd.models.registry import build_model, canonical_name, list_models, register_model
-from classroomkd.models.reused import graduate
+from classroomkd.models.reused import deployable
 
 __all__ = [
     "Network",
     "StudentFile",
     "build_model",
     "canonical_name",
-    "graduate",
+    "deployable",
     "list_models",
     "load_student",
     "load_weights",

@@ -103,7 +103,7 @@ def _without_ends(network: Network) -> Network:
     return bare
 
 
-def graduate(student: Network, method: Method) -> Network:
+def deployable(student: Network, method: Method) -> Network:
     """The network to judge and to deploy: the student itself, but for methods with a `head`."""
     head = method.head()
     return student if head is None else reuse(student, *head)

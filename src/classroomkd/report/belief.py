@@ -12,7 +12,7 @@ from classroomkd.models.pose.codec import Codec
 
 
 @dataclass(frozen=True)
-class Belief:
+class JointHeatmaps:
     """Where a network believes a person's joints to be.
 
     Attributes:
@@ -38,7 +38,7 @@ def belief(
     input_size: tuple[int, int],
     row: int = 0,
     temperature: float = 4.0,
-) -> Belief:
+) -> JointHeatmaps:
     """What a network's outputs say about one person: probabilities, whatever the head is.
 
     They are softened, as a mentor's are that teaches: sharp ones are too small a spot to be seen.
@@ -72,4 +72,4 @@ def belief(
         first = places.offset - places.step / 2
         edges.append((first, first + places.step * places.bins))
     (left, right), (top, bottom) = edges
-    return Belief(name, maps.nan_to_num().cpu().numpy(), (left, right, bottom, top))
+    return JointHeatmaps(name, maps.nan_to_num().cpu().numpy(), (left, right, bottom, top))

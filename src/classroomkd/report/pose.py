@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from classroomkd.report.belief import Belief
+from classroomkd.report.belief import JointHeatmaps
 from classroomkd.report.svg import LIGHT, STYLE, to_svg
 
 _TRUE, _GUESS = LIGHT[5], LIGHT[1]
@@ -134,7 +134,7 @@ def who_taught(
 
 def heatmaps(
     image: Tensor,
-    beliefs: Sequence[Belief],
+    beliefs: Sequence[JointHeatmaps],
     joints: Sequence[int],
     names: Sequence[str],
     prefix: str,

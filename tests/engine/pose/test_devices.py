@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from classroomkd.data.pose import PoseLoader, PoseViews
-from classroomkd.engine.devices import Team, join, start
+from classroomkd.engine.devices import DistContext, join, start
 from classroomkd.engine.pose import build_pose_classroom
 from classroomkd.engine.pose.views import training_loader, training_persons
 from classroomkd.engine.run import train
@@ -53,7 +53,7 @@ def test_batches_that_cannot_be_divided_are_refused(persons):
     people, _ = training_persons(recipe)
     few = people.subset(torch.arange(5))
     with pytest.raises(ClassroomError, match="the 5 training persons are one batch, which 2"):
-        training_loader(recipe, few, CPU, Team(1, 2))
+        training_loader(recipe, few, CPU, DistContext(1, 2))
     alone = training_loader(recipe, few, CPU)
     assert [len(batch.index) for batch in alone] == [5]
     with pytest.raises(ValueError, match="batches of 16 have no 3 equal parts"):
@@ -78,7 +78,7 @@ def test_offloaded_mentors_say_the_same_and_go_home(persons, mentor_runs, tmp_pa
     assert [m.offloaded for m in (*stays.mentors, *visits.mentors)] == [False] * 2 + [True] * 2
     home = [p.data_ptr() for m in visits.mentors for p in m.network.parameters()]
     batch = next(iter(stays.train))
-    assert torch.equal(stays.hold(batch).loss, visits.hold(batch).loss)
+    assert torch.equal(stays.training_step(batch).loss, visits.training_step(batch).loss)
     assert visits.dev is not None
     visits.illustrate(visits.student, tmp_path)
     assert (tmp_path / "pictures.safetensors").is_file()
@@ -96,14 +96,16 @@ def check_lesson(recipe, say):
         classroom = build_pose_classroom(recipe, lambda _: None, team)
         batch = next(iter(classroom.train))
         assert len(batch.images) == len(whole.images) // 2
-        lesson, expected = classroom.hold(batch), alone.hold(whole)
+        lesson, expected = classroom.training_step(batch), alone.training_step(whole)
         assert torch.equal(lesson.active, expected.active)
         for name, value in vars(expected).items():
             ours = getattr(lesson, name)
             torch.testing.assert_close(ours, value, rtol=1e-3, atol=2e-4, msg=name)
         lesson.loss.backward()
         expected.loss.backward()
-        ours = [torch.stack(team.collect(p.grad)).mean(0) for p in classroom.student.parameters()]
+        ours = [
+            torch.stack(team.all_gather(p.grad)).mean(0) for p in classroom.student.parameters()
+        ]
         theirs = [parameter.grad for parameter in alone.student.parameters()]
         least = 1e-3 * torch.nn.utils.get_total_norm(theirs)
         for mine, own in zip(ours, theirs, strict=True):  # rounding turns some activations on

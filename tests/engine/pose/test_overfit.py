@@ -6,7 +6,7 @@ import torch
 from classroomkd.config import parse_recipe
 from classroomkd.data.pose import PoseLoader
 from classroomkd.engine.pose.build import build_student, choose_rules
-from classroomkd.engine.pose.lesson import hold_pose_lesson
+from classroomkd.engine.pose.lesson import pose_training_step
 from classroomkd.engine.pose.views import training_persons
 from classroomkd.methods import create_method
 from classroomkd.tasks.pose import evaluate_pose
@@ -30,14 +30,14 @@ def test_eight_persons_are_learnt_by_heart(real, model, task):  # noqa: F811
     eight = persons.subset(((persons.visible > 0).sum(1) >= 10).nonzero()[:8, 0])
     torch.manual_seed(0)
     student = build_student(recipe, eight).train()
-    rules = choose_rules(recipe, [], eight, torch.device("cpu"))
+    pose_loss = choose_rules(recipe, [], eight, torch.device("cpu"))
     loader = PoseLoader(eight, 8, size=SIZE)
     batch, method, steps = next(iter(loader)), create_method("none"), 120
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for _ in range(steps):
         optimizer.zero_grad()
-        hold_pose_lesson(student, [], method, batch, rules).loss.backward()
+        pose_training_step(student, [], method, batch, pose_loss).loss.backward()
         optimizer.step()
         schedule.step()
     assert evaluate_pose(student, loader, eight, flip=False)[0]["AP"] >= 95

@@ -8,7 +8,7 @@ import yaml
 
 from classroomkd.config import parse_recipe
 from classroomkd.core import classroom_loss
-from classroomkd.engine.judge import judge
+from classroomkd.engine.evaluate_run import evaluate_run
 from classroomkd.engine.pose import build_pose_classroom
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
@@ -58,7 +58,7 @@ def test_a_run_folder_explains_itself(taught):
 
 def test_a_student_is_judged_again_from_its_folder(taught):
     _, folder, summary, _ = taught
-    info, scores = judge(folder)
+    info, scores = evaluate_run(folder)
     assert scores["PCK@0.2"] == pytest.approx(summary["best"]["test_PCK@0.2"], abs=1e-3)
     assert info.epoch == summary["best"]["epoch"]
 
@@ -127,7 +127,7 @@ def test_what_is_ranked_together(taught, group, shape):
     raw = recipe.model_dump(mode="json")
     classroom = build(parse_recipe({**raw, "method": {"name": "classroom", "group": group}}))
     classroom.begin_epoch(0)
-    lesson = classroom.hold(next(iter(classroom.train)))
+    lesson = classroom.training_step(next(iter(classroom.train)))
     assert lesson.active.shape == shape
     assert lesson.loss.isfinite()
 
@@ -151,7 +151,7 @@ def test_mentors_do_not_change(taught):
     optimizer = torch.optim.SGD(classroom.student.parameters(), lr=0.1)
     classroom.begin_epoch(0)
     for batch in classroom.train:
-        classroom.hold(batch).loss.backward()
+        classroom.training_step(batch).loss.backward()
         optimizer.step()
     for mentor, weights in zip(classroom.mentors, before, strict=True):
         assert not mentor.network.training
@@ -190,7 +190,7 @@ def test_invisible_joints_reach_the_terms_that_they_should(persons, mentor_runs,
     batch = batch._replace(visible=hidden)
     moved = batch.points.clone()
     moved[:, 3] += 7
-    losses = [classroom.hold(b).loss for b in (batch, batch._replace(points=moved))]
+    losses = [classroom.training_step(b).loss for b in (batch, batch._replace(points=moved))]
     torch.testing.assert_close(*losses, rtol=0, atol=0)
     head = [p for p in classroom.student.head.parameters() if p.shape[:1] == (14,)]
     gradients = torch.autograd.grad(losses[0], head)
@@ -200,8 +200,8 @@ def test_invisible_joints_reach_the_terms_that_they_should(persons, mentor_runs,
 
 def test_classification_is_the_special_case_of_one_joint():
     """A joint of bins, labelled and one-hot, is an image of classes: the same lesson."""
-    from classroomkd.engine.pose.lesson import Rules, pose_lesson
-    from classroomkd.mentors.pose import Opinion
+    from classroomkd.engine.pose.lesson import PoseLoss, pose_lesson
+    from classroomkd.mentors.pose import PoseOutputs
 
     class OneJoint:
         class codec:  # noqa: N801
@@ -234,10 +234,10 @@ def test_classification_is_the_special_case_of_one_joint():
         OneJoint,
         (student[:, None],),
         [Known] * 3,
-        [Opinion((m[:, None],), None) for m in mentors],
+        [PoseOutputs((m[:, None],), None) for m in mentors],
         create_method("classroom"),
         Batch,
-        Rules("likelihood", "ce", "leave", torch.ones(1)),
+        PoseLoss("likelihood", "ce", "leave", torch.ones(1)),
     )
     expected = classroom_loss(student, mentors, label)
     torch.testing.assert_close(lesson.loss, expected.loss)
@@ -254,7 +254,7 @@ def test_every_method_of_choices_teaches_poses(persons, mentor_runs, method):
     )
     classroom = build(recipe)
     classroom.begin_epoch(0)
-    lesson = classroom.hold(next(iter(classroom.train)))
+    lesson = classroom.training_step(next(iter(classroom.train)))
     lesson.loss.backward()
     assert lesson.loss.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in classroom.student.parameters())
@@ -266,7 +266,7 @@ def test_fpd_brings_its_task_and_says_so(persons, mentor_runs):
     recipe = pose_recipe(persons, method={"name": "fpd"}, mentors=mentors)
     assert recipe.lessons.task == "mse"
     said = []
-    assert build_pose_classroom(recipe, said.append).rules.task == "mse"
+    assert build_pose_classroom(recipe, said.append).pose_loss.task == "mse"
     assert "the task is mse, as fpd has it" in said
     again = parse_recipe(yaml.safe_load(recipe.to_yaml()))
     assert again == recipe

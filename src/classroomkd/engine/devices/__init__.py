@@ -11,7 +11,7 @@ alone results depend on how many there are. On several machines, all need the sa
 bank, as on a shared disk.
 """
 
+from classroomkd.engine.devices.context import SINGLE_PROCESS, DistContext
 from classroomkd.engine.devices.launch import join, must_start, speaks, start
-from classroomkd.engine.devices.team import ALONE, Team
 
-__all__ = ["ALONE", "Team", "join", "must_start", "speaks", "start"]
+__all__ = ["SINGLE_PROCESS", "DistContext", "join", "must_start", "speaks", "start"]

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from classroomkd.config.schema import Train
-from classroomkd.engine.devices.team import ALONE, Team
+from classroomkd.engine.devices.context import SINGLE_PROCESS, DistContext
 from classroomkd.errors import ClassroomError
 
 _PATIENCE = timedelta(hours=6)  # with others, such as one that judges the student
@@ -42,7 +42,7 @@ def _started() -> bool:
 
 
 @contextmanager
-def join(train: Train) -> Iterator[Team]:
+def join(train: Train) -> Iterator[DistContext]:
     """Join the processes that ``torchrun`` or `start` has started; a team of one without them.
 
     Args:
@@ -55,7 +55,7 @@ def join(train: Train) -> Iterator[Team]:
     size = int(os.environ["WORLD_SIZE"]) if _started() else 1
     _check(train, size)
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     rank = int(os.environ["RANK"])
     local_rank = int(os.environ.get("LOCAL_RANK", rank))
@@ -72,7 +72,7 @@ def join(train: Train) -> Iterator[Team]:
     if ours:
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, timeout=_PATIENCE)
-    yield Team(rank, size, local_rank, local_size, train.sync_batchnorm)
+    yield DistContext(rank, size, local_rank, local_size, train.sync_batchnorm)
     if ours:  # not after an error: the others may never come
         gc.collect()  # networks and loops that hold the group: its threads must end with it here
         dist.destroy_process_group()

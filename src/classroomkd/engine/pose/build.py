@@ -6,10 +6,10 @@ import torch
 
 from classroomkd.config.pose import PoseRecipe
 from classroomkd.data.pose import PersonSet
-from classroomkd.engine.build import heard_mentors
-from classroomkd.engine.devices import ALONE, Team
+from classroomkd.engine.build import method_mentors
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
 from classroomkd.engine.pose.classroom import PoseClassroom
-from classroomkd.engine.pose.lesson import Rules
+from classroomkd.engine.pose.lesson import PoseLoss
 from classroomkd.engine.pose.views import plain_loader, training_loader, training_persons
 from classroomkd.engine.views import choose_device
 from classroomkd.errors import ClassroomError
@@ -20,7 +20,7 @@ from classroomkd.models.pose.files import load_pose_weights
 
 
 def build_pose_classroom(
-    recipe: PoseRecipe, say: Callable[[str], object] = print, team: Team = ALONE
+    recipe: PoseRecipe, say: Callable[[str], object] = print, team: DistContext = SINGLE_PROCESS
 ) -> PoseClassroom:
     """Build everything that a pose recipe names.
 
@@ -46,15 +46,15 @@ def build_pose_classroom(
     place = PoseMentor.offload if recipe.train.mentor_placement == "offload" else PoseMentor.to
     mentors = [
         place(open_pose_mentor(entry, name, student), device, memory_format)
-        for entry, name in heard_mentors(recipe)
+        for entry, name in method_mentors(recipe)
     ]
     torch.manual_seed(recipe.seed)
     method = create_method(recipe.method.name, **recipe.method.options).to(device)
-    rules = choose_rules(recipe, mentors, persons, device)
+    pose_loss = choose_rules(recipe, mentors, persons, device)
     if mentors:
-        say(f"mentors are ranked by {'OKS' if rules.score == 'oks' else 'likelihood'}")
+        say(f"mentors are ranked by {'OKS' if pose_loss.score == 'oks' else 'likelihood'}")
     if method.own_task:
-        say(f"the task is {rules.task}, as {method.name} has it")
+        say(f"the task is {pose_loss.task}, as {method.name} has it")
     return PoseClassroom(
         recipe=recipe,
         student=student.train(),
@@ -63,7 +63,7 @@ def build_pose_classroom(
         train=training_loader(recipe, persons, device, team),
         dev=None if dev is None else plain_loader(recipe, dev, device, team),
         device=device,
-        rules=rules,
+        pose_loss=pose_loss,
         team=team,
     )
 
@@ -89,10 +89,10 @@ def build_student(recipe: PoseRecipe, persons: PersonSet) -> PoseNetwork:
 
 def choose_rules(
     recipe: PoseRecipe, mentors: list[PoseMentor], persons: PersonSet, device: torch.device
-) -> Rules:
+) -> PoseLoss:
     """What scores, units and the task are, where the recipe leaves it open."""
     lessons = recipe.lessons
-    return Rules(
+    return PoseLoss(
         score=check_scores(mentors, lessons.score),
         task=lessons.task,
         unlabelled=lessons.unlabelled,

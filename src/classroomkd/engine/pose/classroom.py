@@ -10,8 +10,8 @@ from classroomkd.config.pose import PoseRecipe
 from classroomkd.core import Lesson
 from classroomkd.data.pose import PersonSet, PoseBatch, PoseLoader
 from classroomkd.engine.balance import FirstLesson
-from classroomkd.engine.devices import ALONE, Team
-from classroomkd.engine.pose.lesson import Rules, hold_pose_lesson
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
+from classroomkd.engine.pose.lesson import PoseLoss, pose_training_step
 from classroomkd.engine.pose.pictures import keep_pictures
 from classroomkd.engine.pose.views import plain_loader, read_persons
 from classroomkd.mentors.pose import PoseMentor
@@ -32,7 +32,7 @@ class PoseClassroom:
     It is what the engine asks for: see `classroomkd.engine.protocol.AnyClassroom`.
 
     Attributes:
-        rules: what scores, units and the task are.
+        pose_loss: what scores, units and the task are.
         team: the processes that train the student together.
         first: looks at the first lesson, if anybody does.
     """
@@ -44,11 +44,11 @@ class PoseClassroom:
     train: PoseLoader
     dev: PoseLoader | None
     device: torch.device
-    rules: Rules
-    team: Team = ALONE
+    pose_loss: PoseLoss
+    team: DistContext = SINGLE_PROCESS
     first: FirstLesson | None = None
 
-    hearing: None = None
+    mentor_outputs: None = None
 
     @property
     def persons(self) -> PersonSet:
@@ -66,15 +66,15 @@ class PoseClassroom:
         self.method.begin_epoch(epoch - self.method.extra_epochs, self.recipe.train.epochs)
         torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
 
-    def hold(self, batch: PoseBatch) -> Lesson:
-        """The lesson of a batch; see `hold_pose_lesson`."""
+    def training_step(self, batch: PoseBatch) -> Lesson:
+        """The lesson of a batch; see `pose_training_step`."""
         precision = self.recipe.train.precision
-        return hold_pose_lesson(
+        return pose_training_step(
             self.student,
             self.mentors,
             self.method,
             batch,
-            self.rules,
+            self.pose_loss,
             precision,
             team=self.team,
             made=self.first and self.first.made(),

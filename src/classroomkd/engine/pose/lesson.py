@@ -15,16 +15,16 @@ from classroomkd.core import Lesson, compose_lesson
 from classroomkd.core.filter import Blocks, Group
 from classroomkd.core.lesson import Task, labels
 from classroomkd.data.pose import PoseBatch
-from classroomkd.engine.devices import ALONE, Team
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
 from classroomkd.engine.precision import autocast
-from classroomkd.mentors.pose import Opinion, PoseMentor
+from classroomkd.mentors.pose import PoseMentor, PoseOutputs
 from classroomkd.methods import Method
 from classroomkd.models.pose import PoseNetwork
 from classroomkd.tasks.pose import oks_divergence
 
 
 @dataclass(frozen=True)
-class Rules:
+class PoseLoss:
     """What scores, units and the task are.
 
     Attributes:
@@ -80,15 +80,15 @@ def anchored_likelihood(encoded: Blocks) -> Task:
     return task
 
 
-def hold_pose_lesson(
+def pose_training_step(
     student: PoseNetwork,
     mentors: Sequence[PoseMentor],
     method: Method,
     batch: PoseBatch,
-    rules: Rules,
+    pose_loss: PoseLoss,
     precision: str = "fp32",
     group: Group | None = None,
-    team: Team = ALONE,
+    team: DistContext = SINGLE_PROCESS,
     made: AbstractContextManager[Any] | None = None,
 ) -> Lesson:
     """Show persons to the student and to its mentors, and let the method make a lesson of it.
@@ -102,14 +102,14 @@ def hold_pose_lesson(
         mentors: may be empty.
         method: one that is made of choices (see `Method.composition`).
         batch: on the networks' device.
-        rules: what scores, units and the task are.
+        pose_loss: what scores, units and the task are.
         precision: ``"fp32"`` or ``"bf16"`` (autocast).
         group: what is ranked together, if not as the method has it.
         team: with others, ``batch`` is this process's part, and the lesson is that of the whole
             batch, the same for all.
         made: entered while the lesson is made of what was said.
     """
-    decoded = rules.score == "oks"
+    decoded = pose_loss.score == "oks"
     with autocast(batch.images.device, precision):
         said = [_from_all(mentor(batch.images, decoded=decoded), team) for mentor in mentors]
         with team.normalising():
@@ -117,49 +117,51 @@ def hold_pose_lesson(
         outputs = tuple(team.gather(block).float() for block in own)
     whole = PoseBatch(batch.images, *(team.gather(part) for part in batch[1:]))
     with made or nullcontext():
-        return pose_lesson(student, outputs, mentors, said, method, whole, rules, group)
+        return pose_lesson(student, outputs, mentors, said, method, whole, pose_loss, group)
 
 
-def _from_all(opinion: Opinion, team: Team) -> Opinion:
+def _from_all(opinion: PoseOutputs, team: DistContext) -> PoseOutputs:
     """What a mentor says about the whole batch, of which each process has asked it a part."""
     points = None if opinion.points is None else team.gather(opinion.points)
-    return Opinion(tuple(team.gather(block) for block in opinion.logits), points)
+    return PoseOutputs(tuple(team.gather(block) for block in opinion.logits), points)
 
 
 def pose_lesson(
     student: PoseNetwork,
     outputs: Blocks,
     mentors: Sequence[PoseMentor],
-    said: Sequence[Opinion],
+    said: Sequence[PoseOutputs],
     method: Method,
     batch: PoseBatch,
-    rules: Rules,
+    pose_loss: PoseLoss,
     group: Group | None = None,
 ) -> Lesson:
-    """The lesson of what student and mentors have said; see `hold_pose_lesson`."""
+    """The lesson of what student and mentors have said; see `pose_training_step`."""
     composed = method.composition()
     assert composed is not None  # checked with the recipe
     own, choices = composed
     codec = student.codec
     encoded = codec.logits(codec.encode(batch.points))
-    task = {"mse": squared_error, "ce": anchored_likelihood}[rules.task](encoded)
-    ranking = heard = None
+    task = {"mse": squared_error, "ce": anchored_likelihood}[pose_loss.task](encoded)
+    rank_divergence = mentor_mask = None
     if said:
-        heard = torch.stack([mentor.known for mentor in mentors])
-    if said and rules.score == "oks":
+        mentor_mask = torch.stack([mentor.known for mentor in mentors])
+    if said and pose_loss.score == "oks":
         points = [codec.decode(outputs)[0], *(o.points for o in said if o.points is not None)]
         missed = oks_divergence(
-            torch.stack(points), batch.points, batch.visible, batch.area, rules.sigmas
+            torch.stack(points), batch.points, batch.visible, batch.area, pose_loss.sigmas
         )
-        ranking = missed[0], missed[1:]
+        rank_divergence = missed[0], missed[1:]
     return compose_lesson(
         replace(choices, task=task),
         codec.logits(outputs),
         [opinion.logits for opinion in said],
         tuple(block.softmax(-1) for block in encoded),
         unit_weight=batch.visible,
-        taught_weight=torch.ones_like(batch.visible) if rules.unlabelled == "teach" else None,
-        heard=heard,
-        ranking=ranking,
+        mentor_unit_weight=torch.ones_like(batch.visible)
+        if pose_loss.unlabelled == "teach"
+        else None,
+        mentor_mask=mentor_mask,
+        rank_divergence=rank_divergence,
         group=group or own,
     )

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from classroomkd.data.pose import PoseBatch, PoseLoader
-from classroomkd.engine.pose.lesson import hold_pose_lesson
+from classroomkd.engine.pose.lesson import pose_training_step
 from classroomkd.mentors.pose import PoseMentor
 from classroomkd.models.pose import PoseNetwork, flip_test
 from classroomkd.models.pose.codec import codec_to_dict
@@ -99,8 +99,8 @@ def _taught(classroom: "PoseClassroom", student: PoseNetwork, loader: PoseLoader
     known = torch.stack([mentor.known for mentor in classroom.mentors])
     taught = labelled = torch.zeros((), dtype=torch.float64, device=known.device)
     for batch in loader:
-        lesson = hold_pose_lesson(
-            student, classroom.mentors, classroom.method, batch, classroom.rules, group="unit"
+        lesson = pose_training_step(
+            student, classroom.mentors, classroom.method, batch, classroom.pose_loss, group="unit"
         )
         counts = taught_joints(lesson.active, batch.visible, known)
         taught, labelled = taught + counts.taught, labelled + counts.labelled

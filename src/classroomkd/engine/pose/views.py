@@ -12,7 +12,7 @@ from classroomkd.data.pose import (
     development_persons,
     load_persons,
 )
-from classroomkd.engine.devices import ALONE, Team
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
 
 EVALUATION_BATCH = 128
 
@@ -36,7 +36,7 @@ def training_persons(recipe: PoseRecipe) -> tuple[PersonSet, PersonSet | None]:
 
 
 def training_loader(
-    recipe: PoseRecipe, persons: PersonSet, device: torch.device, team: Team = ALONE
+    recipe: PoseRecipe, persons: PersonSet, device: torch.device, team: DistContext = SINGLE_PROCESS
 ) -> PoseLoader:
     """The training persons in the recipe's views, each epoch in its own order.
 
@@ -67,7 +67,7 @@ def training_loader(
 
 
 def plain_loader(
-    recipe: PoseRecipe, persons: PersonSet, device: torch.device, team: Team = ALONE
+    recipe: PoseRecipe, persons: PersonSet, device: torch.device, team: DistContext = SINGLE_PROCESS
 ) -> PoseLoader:
     """Plain crops of all persons, in their own order.
 
@@ -87,7 +87,7 @@ def plain_loader(
     )
 
 
-def _workers(recipe: PoseRecipe, team: Team) -> int:
+def _workers(recipe: PoseRecipe, team: DistContext) -> int:
     """As the recipe says, or this process's share of the machine."""
     own = recipe.data.workers
     share = max(1, (os.cpu_count() or 1) // team.local_size)

@@ -2,6 +2,7 @@
 
 from classroomkd.mentors.bank.encoding import Encoded, bytes_per_sample, decode, encode, rows
 from classroomkd.mentors.bank.keys import differences, mentor_key, view_key
+from classroomkd.mentors.bank.mentor_store import MentorStore, Stored, folder_size
 from classroomkd.mentors.bank.shards import (
     DamagedShardError,
     Shard,
@@ -10,7 +11,6 @@ from classroomkd.mentors.bank.shards import (
     size_text,
     write_shard,
 )
-from classroomkd.mentors.bank.shelf import Shelf, Stored, folder_size
 from classroomkd.mentors.bank.store import Bank
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "DamagedShardError",
     "Encoded",
     "Shard",
-    "Shelf",
+    "MentorStore",
     "Stored",
     "bytes_per_sample",
     "decode",

@@ -52,8 +52,8 @@ def encode(logits: Tensor, target: Tensor, top: int | None = None) -> Encoded:
     if top is not None and top < 1:
         raise ValueError(f"top must be 1 or more, not {top}")
     exact = logits.detach().double()
-    heard = exact.isfinite().all(1)
-    exact = exact.masked_fill(~heard[:, None], math.nan)
+    valid = exact.isfinite().all(1)
+    exact = exact.masked_fill(~valid[:, None], math.nan)
     true = target[:, None]
     others = exact.scatter(1, true, -math.inf)
     peak = others.amax(1, keepdim=True)
@@ -63,7 +63,7 @@ def encode(logits: Tensor, target: Tensor, top: int | None = None) -> Encoded:
         stored["logits"] = (others - peak).scatter(1, true, 0).half()
     else:
         stored |= _largest(others - peak, top or 0)
-    _check_range(stored, heard)
+    _check_range(stored, valid)
     return stored
 
 
@@ -128,14 +128,14 @@ def _largest(others: Tensor, top: int) -> Encoded:
     return {"value": value.half(), "place": place, "rest": rest.float()}
 
 
-def _check_range(stored: Encoded, heard: Tensor) -> None:
-    """Whether every finite sample ``heard`` ``[N]`` is stored in finite numbers."""
-    lost = torch.zeros_like(heard)
+def _check_range(stored: Encoded, valid: Tensor) -> None:
+    """Whether every finite sample ``mentor_mask`` ``[N]`` is stored in finite numbers."""
+    lost = torch.zeros_like(valid)
     for tensor in stored.values():
-        lost |= heard & ~(tensor.isfinite() if tensor.ndim == 1 else tensor.isfinite().all(1))
+        lost |= valid & ~(tensor.isfinite() if tensor.ndim == 1 else tensor.isfinite().all(1))
     if count := int(lost.sum()):
         raise ClassroomError(
-            f"{count} of {len(heard)} samples have logits that lie more than 65504 apart, which "
+            f"{count} of {len(valid)} samples have logits that lie more than 65504 apart, which "
             "float16 cannot hold: check this mentor's weights, mean and std, or leave it out of "
             "the bank, so that it runs live"
         )

@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors.bank.keys import Key, differences, read_key
+from classroomkd.mentors.bank.mentor_store import MentorStore, Stored, folder_size
 from classroomkd.mentors.bank.shards import PART, size_text, write_bytes
-from classroomkd.mentors.bank.shelf import Shelf, Stored, folder_size
 
 FORMAT = 1
 
@@ -52,8 +52,8 @@ class Bank:
     >>> shard = Shard(torch.tensor([1, 2]), {"odds": torch.tensor([0.5, 1.5])})
     >>> with TemporaryDirectory() as folder:
     ...     Bank(folder, {"seed": 0}).mentor("vgg8", {"weights": "3f2a"}).save(7, shard)
-    ...     shelf = Bank(folder, {"seed": 0}).mentor("vgg8", None)
-    ...     shelf.views(), shelf.load(7).stored["odds"]
+    ...     store = Bank(folder, {"seed": 0}).mentor("vgg8", None)
+    ...     store.views(), store.load(7).stored["odds"]
     ([7], tensor([0.5000, 1.5000]))
     """
 
@@ -78,8 +78,8 @@ class Bank:
                 f"{self.path} has format {self.key.get('format')}, this version reads {FORMAT}"
             )
 
-    def mentor(self, name: str, mentor_key: Key | None) -> "Shelf":
-        """A mentor's shelf, made if it is not there.
+    def mentor(self, name: str, mentor_key: Key | None) -> "MentorStore":
+        """A mentor's store, made if it is not there.
 
         Args:
             name: the mentor's name; any but an empty one.
@@ -96,10 +96,10 @@ class Bank:
             "with `classroomkd bank prune`"
         )
         key = self._settle(folder / "mentor.json", mentor_key, f"mentor {name} in {folder}", cure)
-        return Shelf(self, folder, name, key)
+        return MentorStore(self, folder, name, key)
 
     def mentors(self) -> list[str]:
-        """The names of the mentors that have a shelf, sorted."""
+        """The names of the mentors that have a store, sorted."""
         return sorted(unquote(path.parent.name) for path in self.path.glob("*/mentor.json"))
 
     def size(self) -> int:
@@ -121,7 +121,7 @@ class Bank:
         return wrong
 
     def prune(self, keep: set[str]) -> list[str]:
-        """Remove the shelves of all mentors but these; returns the names of the removed.
+        """Remove the stores of all mentors but these; returns the names of the removed.
 
         Raises:
             ClassroomError: if another process is writing to one of them; what was removed before

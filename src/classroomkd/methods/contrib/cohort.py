@@ -13,9 +13,9 @@ from torch import Tensor
 
 from classroomkd.core import Lesson, make_lesson
 from classroomkd.core.divergence import cross_entropy
-from classroomkd.core.filter import standing
+from classroomkd.core.filter import score_mentors
 from classroomkd.core.inputs import parse
-from classroomkd.core.lesson import without_ranks
+from classroomkd.core.lesson import squeeze_groups
 from classroomkd.methods.base import Method, Outputs
 from classroomkd.methods.pairs import exact
 
@@ -86,12 +86,12 @@ class CohortMethod(Method):
         Without mentors there is no ensemble, and the task is all.
         """
         blocks, others, targets, _, _ = parse(student.logits, [m.logits for m in mentors], target)
-        now = standing(blocks, others, targets)
+        scores = score_mentors(blocks, others, targets)
         count = max(len(mentors), 1)
-        number = now.mentor_divergence.new_full
-        return without_ranks(
+        number = scores.mentor_divergence.new_full
+        return squeeze_groups(
             make_lesson(
-                now,
+                scores,
                 task_loss,
                 (term / count).expand(len(mentors), -1),
                 weight=number((), self.ramp * self.weight / count),

@@ -14,9 +14,9 @@ from torch.func import functional_call
 
 from classroomkd.core import Lesson, make_lesson
 from classroomkd.core.divergence import cross_entropy, kl_divergence
-from classroomkd.core.filter import everyone, standing
+from classroomkd.core.filter import everyone, score_mentors
 from classroomkd.core.inputs import parse
-from classroomkd.core.lesson import without_ranks
+from classroomkd.core.lesson import squeeze_groups
 from classroomkd.methods.base import Method, Outputs
 from classroomkd.methods.heads import Projector, head_map
 from classroomkd.methods.options import Count, Temperature, Weight
@@ -32,13 +32,13 @@ class Said(NamedTuple):
     Attributes:
         logits: ``[M, B, C]``.
         maps: one ``[B, D_m, H, W]`` a mentor.
-        heard: ``[M, B]`` (bool), whose logits are finite.
+        valid: ``[M, B]`` (bool), whose logits are finite.
         seen: ``[M, B]`` (bool), whose map is finite, too.
     """
 
     logits: Tensor
     maps: list[Tensor]
-    heard: Tensor
+    valid: Tensor
     seen: Tensor
 
 
@@ -164,19 +164,21 @@ class MMKD(Method):
     def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
         """The cross-entropy, and what the mentors teach at the weights of now."""
         blocks, others, targets, _, _ = parse(student.logits, [m.logits for m in mentors], target)
-        now = standing(blocks, others, targets)
+        scores = score_mentors(blocks, others, targets)
         task_loss = self.task_weight * cross_entropy(student.logits, target)
         if not mentors:
-            return without_ranks(make_lesson(now, task_loss, task_loss.new_zeros(0, len(target))))
+            return squeeze_groups(
+                make_lesson(scores, task_loss, task_loss.new_zeros(0, len(target)))
+            )
         feature = head_map(student.features, "student")
         terms = self._matching(mentors).terms(student.logits, feature, clean(mentors))
-        temperature = now.mentor_divergence.new_full((), self.temperature)
-        return without_ranks(
+        temperature = scores.mentor_divergence.new_full((), self.temperature)
+        return squeeze_groups(
             make_lesson(
-                now,
+                scores,
                 task_loss,
                 terms.loss,
-                everyone(now),
+                everyone(scores),
                 (self.weight * terms.weight.detach()).unsqueeze(-1),
                 temperature,
             )
@@ -296,7 +298,7 @@ class Matching(nn.Module):
         """What the mentors teach a student with these logits ``[B, C]`` and this map."""
         logits, tau = exact(logits), self.temperature
         asked = torch.cat([*said.logits, logits.detach()], dim=1)
-        weight = masked_softmax(self.weighing["logits"](asked).T, said.heard)
+        weight = masked_softmax(self.weighing["logits"](asked).T, said.valid)
         divergence = tau**2 * kl_divergence(logits.unsqueeze(0), said.logits, tau, tau)
         asked = torch.cat([self.gram(m) for m in [*said.maps, feature.detach()]], dim=1)
         feature_weight = masked_softmax(self.weighing["features"](asked).T, said.seen)
@@ -391,17 +393,17 @@ def weighing_network(width: int, mentors: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, inputs // 2), nn.ReLU(), nn.Linear(inputs // 2, mentors))
 
 
-def masked_softmax(score: Tensor, heard: Tensor) -> Tensor:
+def masked_softmax(score: Tensor, valid: Tensor) -> Tensor:
     """A softmax over the mentors that are heard, ``[M, B]``; 0 for the others."""
-    score = torch.where(heard, score, torch.finfo(score.dtype).min)
-    return torch.where(heard, torch.softmax(score, dim=0), 0)
+    score = torch.where(valid, score, torch.finfo(score.dtype).min)
+    return torch.where(valid, torch.softmax(score, dim=0), 0)
 
 
 def clean(mentors: Sequence[Outputs]) -> Said:
     """What mentors say, with zeros in place of what is not finite."""
-    said, heard = zip(*(finite_samples(exact(m.logits.detach())) for m in mentors), strict=True)
+    said, valid = zip(*(finite_samples(exact(m.logits.detach())) for m in mentors), strict=True)
     maps, seen = zip(
         *(finite_samples(head_map(m.features, "mentor").detach()) for m in mentors), strict=True
     )
-    heard = torch.stack(heard)
-    return Said(torch.stack(said), list(maps), heard, heard & torch.stack(seen))
+    valid = torch.stack(valid)
+    return Said(torch.stack(said), list(maps), valid, valid & torch.stack(seen))

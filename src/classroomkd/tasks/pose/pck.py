@@ -126,12 +126,12 @@ def pck_rules(truth: PersonSet) -> list[PckRule]:
     def torso(given: PersonSet) -> Tensor:
         return segment(given, "left_shoulder", "right_hip")
 
-    rules = [
+    pose_loss = [
         _rule("PCK@0.2", torso, _TORSO, ("left_shoulder", "right_hip")),
         _rule("PCKh@0.5", neck_head, _NECK_HEAD, ("neck", "head_top")),
         _rule("PCKh@0.1", neck_head, _NECK_HEAD, ("neck", "head_top")),
     ]
-    return [rule for rule in rules if rule.needs <= set(truth.joints.names)]
+    return [rule for rule in pose_loss if rule.needs <= set(truth.joints.names)]
 
 
 def judge_pck(points: Tensor, truth: PersonSet, rule: PckRule) -> Pck:

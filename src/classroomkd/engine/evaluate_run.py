@@ -19,7 +19,7 @@ class Judged(NamedTuple):
     epoch: int
 
 
-def judge(
+def evaluate_run(
     folder: Path, split: str = "test", *, last: bool = False
 ) -> tuple[Judged, dict[str, float]]:
     """Evaluate the student of a run on plain images, or persons, of a split of its data.
@@ -37,7 +37,9 @@ def judge(
     """
     run = RunFolder(folder)
     if run.raw().get("task") == "pose":
-        from classroomkd.engine.pose.judge import judge_pose_run  # its libraries are an extra
+        from classroomkd.engine.pose.evaluate_run import (
+            judge_pose_run,  # its libraries are an extra
+        )
 
         network, info, results, _ = judge_pose_run(run, split, last=last)
         return Judged(network.name, info.dataset, info.epoch), results

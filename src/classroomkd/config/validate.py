@@ -20,7 +20,7 @@ def build_method(recipe: MethodRecipe) -> Method | None:
         return None
 
 
-def clashes(recipe: Recipe) -> Iterator[str]:
+def validate(recipe: Recipe) -> Iterator[str]:
     """Mistakes, each with its path and cure; a method with wrong options is left out of them."""
     stored = recipe.bank is not None or any(mentor.outputs for mentor in recipe.mentors)
     method = build_method(recipe.method)
@@ -41,7 +41,7 @@ def _learning_mentors(recipe: Recipe, method: Method) -> Iterator[str]:
     if learning and not method.mutual:
         yield (
             f"mentors[{learning[0]}].train: mentors cannot train along with the method"
-            f" '{method.name}': use one of logits that listens to all, such as dml"
+            f" '{method.name}': use one of logits that learns from many, such as dml"
         )
 
 

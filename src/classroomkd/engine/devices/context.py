@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Team:
+class DistContext:
     """This process's place among those that train one student.
 
     What a team does together, every process must call: a lone one waits for the others. In a team
@@ -35,8 +35,8 @@ class Team:
 
     Example:
         >>> import torch
-        >>> ALONE.gather(torch.arange(3)), ALONE.tell("news"), ALONE.first
-        (tensor([0, 1, 2]), 'news', True)
+        >>> SINGLE_PROCESS.gather(torch.arange(3)), SINGLE_PROCESS.broadcast("news")
+        (tensor([0, 1, 2]), 'news')
     """
 
     rank: int = 0
@@ -99,12 +99,12 @@ class Team:
             return nullcontext()
         return JointBatchNorm(self.rank, self.size)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all are here."""
         if self.size > 1:
             dist.barrier()
 
-    def tell(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The first process's value, which can be pickled."""
         if self.size == 1:
             return value
@@ -112,7 +112,7 @@ class Team:
         dist.broadcast_object_list(told)
         return told[0]
 
-    def collect(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Every process's value, by rank; they can be pickled."""
         if self.size == 1:
             return [value]
@@ -124,11 +124,11 @@ class Team:
     def first_ahead(self) -> Iterator[None]:
         """Let the first process do something before the others do: it may fill a cache for them."""
         if not self.first:
-            self.wait()
+            self.barrier()
         yield
         if self.first:
-            self.wait()
+            self.barrier()
 
 
-ALONE = Team()
+SINGLE_PROCESS = DistContext()
 """A process by itself."""

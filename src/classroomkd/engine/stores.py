@@ -8,34 +8,34 @@ from urllib.parse import unquote
 from classroomkd.config import Recipe
 from classroomkd.data import ImageSet
 from classroomkd.mentors import Mentor, StoredMentor
-from classroomkd.mentors.bank import Bank, Shelf, bytes_per_sample, mentor_key, view_key
+from classroomkd.mentors.bank import Bank, MentorStore, bytes_per_sample, mentor_key, view_key
 from classroomkd.methods import create_method
 
 Say = Callable[[str], object]
 
 
-def open_shelves(
+def open_stores(
     recipe: Recipe, train_set: ImageSet, mentors: Sequence[Mentor], say: Say = print
-) -> list[Shelf | None]:
-    """The shelf of each mentor in the recipe's bank; None for those that have none.
+) -> list[MentorStore | None]:
+    """The store of each mentor in the recipe's bank; None for those that have none.
 
     Raises:
         ClassroomError: if the bank holds other views or other mentors, naming what differs.
     """
-    shelves: list[Shelf | None] = []
+    stores: list[MentorStore | None] = []
     for mentor in mentors:
         if isinstance(mentor, StoredMentor):
-            bank = _open(recipe, train_set, mentor.shelf.parent, say)
-            shelves.append(bank.mentor(unquote(mentor.shelf.name), None))
+            bank = _open(recipe, train_set, mentor.store.parent, say)
+            stores.append(bank.mentor(unquote(mentor.store.name), None))
         elif recipe.bank is None or mentor.learns:
-            shelves.append(None)
+            stores.append(None)
         else:
             bank = _open(recipe, train_set, recipe.bank.path, say)
             key = mentor_key(
                 mentor.network, class_map=mentor.class_map, precision=recipe.train.precision
             )
-            shelves.append(bank.mentor(mentor.name, key))
-    return shelves
+            stores.append(bank.mentor(mentor.name, key))
+    return stores
 
 
 def _open(recipe: Recipe, train_set: ImageSet, path: Path, say: Say) -> Bank:

@@ -36,7 +36,7 @@ class Stored:
     damaged: int
 
 
-class Shelf:
+class MentorStore:
     """One mentor's shards in a bank; made by `Bank.mentor`.
 
     Attributes:

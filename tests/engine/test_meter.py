@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from classroomkd.core import classroom_loss
-from classroomkd.engine.ledger import Ledger
+from classroomkd.engine.meter import EpochMeter
 
 
 def lessons():
@@ -20,10 +20,10 @@ def lessons():
 
 
 def test_means_are_over_samples_and_taught_samples():
-    ledger, kept = Ledger(["a", "b"]), list(lessons())
+    meter, kept = EpochMeter(["a", "b"]), list(lessons())
     for lesson in kept:
-        ledger.add(lesson)
-    student, mentors = ledger.read()
+        meter.add(lesson)
+    student, mentors = meter.read()
     whole = {
         name: torch.cat([getattr(lesson, name) for lesson in kept], dim=-1)
         for name in ("task_loss", "mentor_loss", "student_score", "active", "gap", "temperature", "weight", "mentor_score")
@@ -41,21 +41,21 @@ def test_means_are_over_samples_and_taught_samples():
 
 
 def test_reading_starts_anew_and_silence_is_not_a_number():
-    ledger = Ledger(["a"])
+    meter = EpochMeter(["a"])
     student = torch.zeros(2, 3)
-    ledger.add(classroom_loss(student, [student], torch.tensor([0, 1])))
-    _, [row] = ledger.read()
+    meter.add(classroom_loss(student, [student], torch.tensor([0, 1])))
+    _, [row] = meter.read()
     assert row["active_share"] == 0
     assert math.isnan(row["gap"])
-    assert ledger.read() == ({}, [])
+    assert meter.read() == ({}, [])
 
 
 def test_units_and_batch_relations_are_accepted():
-    ledger = Ledger(["a"])
-    ledger.add(
+    meter = EpochMeter(["a"])
+    meter.add(
         classroom_loss(
             torch.zeros(2, 3, 4), torch.randn(1, 2, 3, 4), torch.zeros(2, 3).long(), group="unit"
         )
     )
-    _, [row] = ledger.read()
+    _, [row] = meter.read()
     assert 0 <= row["active_share"] <= 1

@@ -9,7 +9,7 @@ from torch import Tensor
 from classroomkd.core import Lesson
 
 
-class Ledger:
+class EpochMeter:
     """Sums over the lessons of an epoch. Adding one does not wait for the device."""
 
     def __init__(self, mentors: list[str]) -> None:

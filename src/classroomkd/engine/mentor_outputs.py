@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from classroomkd.core import Lesson
 from classroomkd.data import Batch
-from classroomkd.engine.attendance import Attendance, silence
-from classroomkd.engine.devices import ALONE, Team
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
+from classroomkd.engine.skip_schedule import SkipSchedule, silence
 from classroomkd.mentors import Mentor
-from classroomkd.mentors.bank import Shard, Shelf, decode, encode, rows
+from classroomkd.mentors.bank import MentorStore, Shard, decode, encode, rows
 from classroomkd.methods import Method, Outputs
 
 
 def outputs(
-    network: nn.Module | Mentor, images: Tensor, method: Method, team: Team = ALONE
+    network: nn.Module | Mentor, images: Tensor, method: Method, team: DistContext = SINGLE_PROCESS
 ) -> Outputs:
     """What a network or mentor says about images: all that a method needs.
 
@@ -36,7 +36,7 @@ def outputs(
 
 
 def shared_outputs(
-    mentors: Sequence[Mentor], images: Tensor, views: int, classes: int, team: Team
+    mentors: Sequence[Mentor], images: Tensor, views: int, classes: int, team: DistContext
 ) -> list[Outputs]:
     """What mentors say about a batch where each is in one process, by turns.
 
@@ -55,18 +55,18 @@ def shared_outputs(
     return [Outputs(logits) for logits in said[: len(mentors)]]
 
 
-class Hearing:
+class MentorOutputs:
     """Asks every mentor, or reads what it said about the same view before.
 
-    A mentor whose shelf holds all samples of a view is not run in that epoch. What another says is
-    written down, and put on its shelf when the epoch ends.
+    A mentor whose store holds all samples of a view is not run in that epoch. What another says is
+    written down, and put on its store when the epoch ends.
 
     Args:
         mentors: ``M`` of them.
         method: what they are asked for.
         device: where batches are.
         classes: ``C``.
-        shelves: of the bank, one to a mentor; None for a mentor that is always asked.
+        stores: of the bank, one to a mentor; None for a mentor that is always asked.
         top: how many classes are stored beside the true one; None for all.
         attendance: who is asked at which step; None for everybody at each.
         team: with others, a batch's images are this process's part of it, its targets and numbers
@@ -80,17 +80,17 @@ class Hearing:
         method: Method,
         device: torch.device,
         classes: int,
-        shelves: Sequence[Shelf | None] = (),
+        stores: Sequence[MentorStore | None] = (),
         top: int | None = None,
-        attendance: Attendance | None = None,
-        team: Team = ALONE,
+        skip_schedule: SkipSchedule | None = None,
+        team: DistContext = SINGLE_PROCESS,
         shared: bool = False,
     ) -> None:
         self.mentors, self.method, self.device = mentors, method, device
         self.classes, self.top = classes, top
-        self.attendance, self.team = attendance, team
+        self.skip_schedule, self.team = skip_schedule, team
         self.shared = shared and team.size > 1 and len(mentors) > 0  # the same in every process
-        self.shelves = list(shelves) or [None] * len(mentors)
+        self.stores = list(stores) or [None] * len(mentors)
         self._shards: dict[int, Shard] = {}
         self._written: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
         self._view = 0
@@ -107,13 +107,13 @@ class Hearing:
             view: its number.
             index: ``[n]`` int64, the samples that this epoch will show; on the host.
         """
-        if self.attendance:
-            self.attendance.begin()
+        if self.skip_schedule:
+            self.skip_schedule.begin()
         self._view, self._shards, self._written = view, {}, {}
-        for place, (mentor, shelf) in enumerate(zip(self.mentors, self.shelves, strict=True)):
-            if shelf is None:
+        for place, (mentor, store) in enumerate(zip(self.mentors, self.stores, strict=True)):
+            if store is None:
                 continue
-            shard = shelf.load(view)
+            shard = store.load(view)
             if shard is not None and (shard.positions(index) >= 0).all():
                 self._shards[place] = shard.to(self.device)
             else:
@@ -121,16 +121,16 @@ class Hearing:
                 self._written[place] = []
 
     def end(self) -> None:
-        """Put what was written down in this epoch on the shelves."""
+        """Put what was written down in this epoch on the stores."""
         for place, notes in self._written.items():
-            shelf = self.shelves[place]
-            if shelf is not None and notes and self.team.first:
+            store = self.stores[place]
+            if store is not None and notes and self.team.first:
                 index, target, logits = (torch.cat(part).cpu() for part in zip(*notes, strict=True))
                 order = index.argsort()
                 encoded = encode(logits[order], target[order], self.top)
-                shelf.save(self._view, Shard(index[order], encoded))
+                store.save(self._view, Shard(index[order], encoded))
         if self._written:
-            self.team.wait()  # so that all find the same on the shelves
+            self.team.barrier()  # so that all find the same on the stores
         self._written = {}
 
     def __call__(self, batch: Batch) -> list[Outputs]:
@@ -139,7 +139,7 @@ class Hearing:
             views = self.method.views
             return shared_outputs(self.mentors, batch.images, views, self.classes, self.team)
         recalled = self._recall(batch)
-        asked = self.attendance.call() if self.attendance else [True] * len(self.mentors)
+        asked = self.skip_schedule.call() if self.skip_schedule else [True] * len(self.mentors)
         return [
             recalled.get(place)
             or (self._ask(place, batch) if asked[place] else self._silent(batch))
@@ -148,8 +148,8 @@ class Hearing:
 
     def note(self, lesson: Lesson) -> None:
         """Tell who taught in the lesson that was made of the last answers."""
-        if self.attendance:
-            self.attendance.note(lesson)
+        if self.skip_schedule:
+            self.skip_schedule.note(lesson)
 
     def _silent(self, batch: Batch) -> Outputs:
         return Outputs(silence(len(batch.target), self.classes, batch.images.device))

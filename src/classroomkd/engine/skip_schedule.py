@@ -9,7 +9,7 @@ from torch import Tensor
 from classroomkd.core import Lesson
 
 
-class Attendance:
+class SkipSchedule:
     """Who is asked at which step.
 
     Every ``every`` steps there is a roll call, at which all are asked. A mentor that, since the

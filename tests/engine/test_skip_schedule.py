@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from classroomkd.core import classroom_loss
-from classroomkd.engine.attendance import Attendance, silence
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
+from classroomkd.engine.skip_schedule import SkipSchedule, silence
 from classroomkd.errors import ClassroomError
 
 
@@ -20,20 +20,20 @@ def lesson(*shares):
 
 
 def test_roll_calls():
-    attendance = Attendance(3, below=0.2, every=3, always={2})
+    skip_schedule = SkipSchedule(3, below=0.2, every=3, always={2})
     asked = []
     for shares in [(5, 1, 0)] * 3 + [(5, 9, 0)] + [(5, 0, 0)] * 2 + [(0, 9, 0)] * 4:
-        asked.append(attendance.call())
-        attendance.note(lesson(*shares))
+        asked.append(skip_schedule.call())
+        skip_schedule.note(lesson(*shares))
     assert asked[:3] == [[True] * 3] * 3  # the first interval is for getting to know them
     assert asked[3] == [True] * 3  # a roll call
     assert asked[4:6] == [[True, False, True]] * 2  # the second taught a tenth, less than a fifth
     assert asked[6] == [True] * 3
     assert asked[7:9] == [[True] * 3] * 2  # at the last roll call it taught nine tenths: it is back
-    assert attendance.shares() == pytest.approx([1, 0.8, 1])
-    attendance.begin()
-    assert attendance.call() == [True] * 3
-    assert attendance.present == [True] * 3
+    assert skip_schedule.shares() == pytest.approx([1, 0.8, 1])
+    skip_schedule.begin()
+    assert skip_schedule.call() == [True] * 3
+    assert skip_schedule.present == [True] * 3
 
 
 def test_the_silent_do_not_teach():
@@ -71,8 +71,8 @@ def test_a_resumed_run_is_that_of_one_without_a_break(digits_recipe, tmp_path):
 
     def until_the_second_epoch(*arguments):
         classroom = classroom_of(*arguments)
-        begin = classroom.hearing.begin
-        classroom.hearing.begin = lambda view, index: (
+        begin = classroom.mentor_outputs.begin
+        classroom.mentor_outputs.begin = lambda view, index: (
             begin(view, index) if view == 0 else stop(view)
         )
         return classroom
