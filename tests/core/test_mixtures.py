@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from classroomkd import ClassroomLoss, classroom_loss
+from classroomkd.core import make_signals
 from classroomkd.core.ensemble import ensemble, mean_logits, mean_probabilities, mean_zscores
 from classroomkd.core.filter import score_mentors
 from tests.core.oracle import kl, softmax
@@ -176,9 +177,7 @@ def test_units_that_a_mentor_is_not_heard_on_are_not_in_the_ensemble():
     student, mentors, target = (torch.tensor(x) for x in batch(6, units=3))
     mentor_mask = torch.ones(M, 3, dtype=torch.bool)
     mentor_mask[0, 2] = False
-    scores = score_mentors(
-        (student,), (mentors,), (target,), mentor_mask=mentor_mask.unsqueeze(1).expand(M, B, 3)
-    )
+    scores = score_mentors(make_signals(student, mentors, target, mentor_mask=mentor_mask))
     weight = torch.ones(M, B, 1, dtype=student.dtype)
     together, part = ensemble(scores, weight, mean_logits)
     torch.testing.assert_close(together.mentors[0][0, :, :2], mentors[:, :, :2].mean(0))
@@ -193,11 +192,11 @@ def test_units_that_a_mentor_is_not_heard_on_are_not_in_the_ensemble():
 
 def test_the_ensemble_scores_at_least_what_it_is_said_to():
     student, mentors, target = (torch.tensor(x) for x in batch(7))
-    blocks = (student.unsqueeze(1),), (mentors.unsqueeze(2),), (target.unsqueeze(1),)
-    scores = score_mentors(*blocks)
+    scores = score_mentors(make_signals(student, mentors, target))
     weight = torch.rand(M, B, 1, dtype=student.dtype) + 0.1
     together, _ = ensemble(scores, weight, mean_logits)
-    said = score_mentors(blocks[0], together.mentors, blocks[2]).mentor_divergence
+    mean = together.mentors[0].squeeze(2)
+    said = score_mentors(make_signals(student, mean, target)).mentor_divergence
     assert (said <= together.mentor_divergence + 1e-9).all()
 
 

@@ -50,7 +50,7 @@ def whole(outputs):
     return Outputs(outputs.logits, features, classifier.to(last.dtype))
 
 
-def combine(name, student, mentor, **options):
+def lesson_of(name, student, mentor, **options):
     """A method set up in float64, and its lesson."""
     torch.manual_seed(0)
     method = create_method(name, **options)

@@ -33,7 +33,7 @@ def says(*shapes, seed=0):
     return Outputs(random(B, C, seed=seed), features)
 
 
-def combine(name, student, mentor, **options):
+def lesson_of(name, student, mentor, **options):
     """A method set up in float64, and its lesson."""
     torch.manual_seed(0)
     method = create_method(name, **options)
@@ -108,10 +108,10 @@ def test_pairs_of_different_architectures(name, student):
 @pytest.mark.parametrize("name", ["ab", "ofd"])
 def test_stages_before_their_relu_are_read(name):
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, lesson = combine(name, student, mentor)
+    method, lesson = lesson_of(name, student, mentor)
     stages = [(f"stage{i}_preact",) * 2 for i in (1, 2, 3)]
     assert method.names(student, mentor) == stages
-    by_hand, again = combine(name, student, mentor, pairs=stages)
+    by_hand, again = lesson_of(name, student, mentor, pairs=stages)
     assert torch.equal(again.loss, lesson.loss)
     after = {k: v for k, v in student.features.items() if not k.endswith("preact")}
     message = f"{name} reads the stages before their last ReLU.*preactivations=True"
@@ -122,7 +122,7 @@ def test_stages_before_their_relu_are_read(name):
 @pytest.mark.parametrize("name", ["ab", "ofd"])
 def test_samples_are_taught_one_by_one(name):
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, _ = combine(name, student, mentor)
+    method, _ = lesson_of(name, student, mentor)
     method.eval()
     whole = method(student, [mentor], TARGET).mentor_loss
     for i in range(B):
@@ -161,7 +161,7 @@ def test_ab_in_each_region(student, mentor, expected):
 @pytest.mark.parametrize("margin", [1.0, 0.5])
 def test_ab_by_loops(margin):
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, lesson = combine("ab", student, mentor, margin=margin)
+    method, lesson = lesson_of("ab", student, mentor, margin=margin)
     total = np.zeros(B)
     for i, adapter in enumerate(method.adapters, start=1):
         stage = f"stage{i}_preact"
@@ -178,7 +178,7 @@ def test_ab_by_loops(margin):
 def test_ab_is_torchdistills():
     losses = torchdistill_losses()
     student, mentor = says(*SMALL), says(*((d, *s[1:]) for d, s in zip((8, 9, 10), SMALL)), seed=9)  # noqa: B905
-    method, lesson = combine("ab", student, mentor)
+    method, lesson = lesson_of("ab", student, mentor)
     stages = [f"stage{i}_preact" for i in (1, 2, 3)]
     here = {s: a(student.features[s]) for s, a in zip(stages, method.adapters, strict=True)}
     pairs = {
@@ -266,7 +266,7 @@ def test_margins_are_the_mean_of_all_negative_values():
 
 def test_margins_survive():
     student, mentor, unseen = says(*SMALL), says(*LARGE, seed=9), says(*LARGE, seed=30)
-    method, _ = combine("ofd", student, mentor)
+    method, _ = lesson_of("ofd", student, mentor)
     fresh = create_method("ofd")
     fresh.setup(student, [unseen])
     fresh.double().load_state_dict(method.state_dict())

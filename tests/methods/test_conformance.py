@@ -72,10 +72,11 @@ def test_the_suite_finds_faults(fault, check):
 
         calls = 0
 
-        def lesson(self, student, mentors, target, index=None):
-            good = super().lesson(student, mentors, target)
+        def lesson(self, signals):
+            good = super().lesson(signals)
             Faulty.calls += 1
-            logits = mentors[0].logits
+            student, mentor = signals.outputs
+            logits = mentor.logits
             return conformance.Lesson(**{**vars(good), **{
                 "leaks": {"loss": good.loss + logits.sum()},
                 "attached": {"gap": student.logits.sum(1)[None]},

@@ -11,7 +11,7 @@ from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
 from classroomkd.methods import Outputs, create_method, diffkd
 from classroomkd.methods.diffkd import MapDiffusion, ddim_step, denoise, signal_shares
-from tests.methods.scenes import combine, random, says
+from tests.methods.scenes import lesson_of, random, says
 from tests.methods.test_logits import kl
 
 SMALL = (5, 4, 4), (6, 4, 4), (7, 4, 4)
@@ -178,7 +178,7 @@ def test_the_lesson_is_the_papers(monkeypatch):
     monkeypatch.setattr(torch, "randint", lambda *args, **kwargs: time)
     options = {"weight": 3.0, "kd_weight": 0.5, "temperature": 2.0, "channels": 16}
     small = [Outputs(o.logits, {**o.features, "head": half(o)}) for o in (student, mentor)]
-    method, lesson = combine("diffkd", *small, **options)
+    method, lesson = lesson_of("diffkd", *small, **options)
     maps, refined, error = errors(method, *small, noise, time)
     task = torch.nn.functional.cross_entropy(student.logits, torch.tensor([0, 3, 1]))
     expected = task + 3 * maps + 0.5 * (kl(refined, mentor.logits.detach(), 2.0) + error)
@@ -216,7 +216,7 @@ def test_the_map_that_is_pooled_is_learnt():
 
 def test_maps_of_two_sizes_meet_at_the_smaller():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, _ = combine("diffkd", student, mentor, kd_weight=0.0, channels=8)
+    method, _ = lesson_of("diffkd", student, mentor, kd_weight=0.0, channels=8)
     target = torch.tensor([0, 3, 1])
     torch.manual_seed(1)
     lesson = method(student, [mentor], target)
@@ -229,13 +229,13 @@ def test_maps_of_two_sizes_meet_at_the_smaller():
 def test_the_latent_map_has_its_own_width():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
     for channels in (4, 40):
-        method, _ = combine("diffkd", student, mentor, channels=channels)
+        method, _ = lesson_of("diffkd", student, mentor, channels=channels)
         assert method.adapters[0].encoder[0].weight.shape[:2] == (channels, 12)
 
 
 def test_one_sample_is_refused():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, _ = combine("diffkd", student, mentor, channels=4)
+    method, _ = lesson_of("diffkd", student, mentor, channels=4)
     one = [
         Outputs(o.logits[:1], {k: v[:1] for k, v in o.features.items()}) for o in (student, mentor)
     ]
@@ -280,7 +280,7 @@ def test_the_diffusion_model_learns():
 
 def test_draws_follow_the_seed():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, _ = combine("diffkd", student, mentor, channels=8)
+    method, _ = lesson_of("diffkd", student, mentor, channels=8)
     losses = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)

@@ -14,7 +14,7 @@ from tests.methods.test_activations import (
     TARGET,
     B,
     assert_teaches_all_families,
-    combine,
+    lesson_of,
     one_epoch,
     says,
     teach_in_epoch,
@@ -66,7 +66,7 @@ def test_pairs_of_different_architectures(student):
 @pytest.mark.parametrize("weight", [200.0, 3.0])
 def test_ft_by_loops(weight):
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, both = combine("ft", student, mentor, weight=weight)
+    method, both = lesson_of("ft", student, mentor, weight=weight)
     assert method.names(student, mentor) == [("stage2", "stage2")]
     reconstruction, differences = terms_by_loops(method, student, mentor)
     np.testing.assert_allclose(both.mentor_loss[0].numpy(), reconstruction + weight * differences)
@@ -83,7 +83,7 @@ def test_a_factor_map_by_hand():
 def test_ft_is_torchdistills():
     """Its loss compares factors themselves: here it is given their energies, a factor's ``A``."""
     student, mentor = says((5, 4, 4)), says((8, 4, 4), seed=9)
-    method, _ = combine("ft", student, mentor)
+    method, _ = lesson_of("ft", student, mentor)
     lesson = teach_in_epoch(method, student, mentor, 7, 8)
     (parts,) = method.adapters
     energies = {
@@ -98,7 +98,9 @@ def test_ft_is_torchdistills():
 def test_paraphraser_and_translator_are_torchdistills():
     modules = torchdistill_modules()
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    (parts,) = combine("ft", student, mentor, rate=0.35)[0].adapters  # int(0.35 * 10) = 3 channels
+    (parts,) = lesson_of("ft", student, mentor, rate=0.35)[
+        0
+    ].adapters  # int(0.35 * 10) = 3 channels
     paraphraser = modules.Paraphraser4FactorTransfer(0.35, 10, uses_bn=False).double()
     paraphraser.encoder.load_state_dict(parts.paraphraser.state_dict())
     paraphraser.decoder.load_state_dict(parts.decoder.state_dict())
@@ -123,7 +125,7 @@ def learning(method):
 def test_each_part_learns_in_its_epochs():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
     here = student.features["stage2"].requires_grad_()
-    method, both = combine("ft", student, mentor)
+    method, both = lesson_of("ft", student, mentor)
     both.loss.backward()
     assert learning(method) == {"paraphraser", "decoder", "translator"}
     assert here.grad.any()
@@ -141,7 +143,7 @@ def test_each_part_learns_in_its_epochs():
 def test_the_paraphraser_is_not_taught_by_the_students_term():
     """Its gradient is that of the reconstruction alone, where both are learnt at once."""
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, both = combine("ft", student, mentor)
+    method, both = lesson_of("ft", student, mentor)
     both.loss.backward()
     at_once = [p.grad.clone() for p in method.adapters[0].paraphraser.parameters()]
     method.zero_grad()
@@ -152,7 +154,7 @@ def test_the_paraphraser_is_not_taught_by_the_students_term():
 
 def test_weight_decay_leaves_the_paraphraser_alone():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, _ = combine("ft", student, mentor)
+    method, _ = lesson_of("ft", student, mentor)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     states = []
     for epoch in (0, 1, 2):
@@ -167,7 +169,7 @@ def test_weight_decay_leaves_the_paraphraser_alone():
 def test_pairs_by_hand_are_summed():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
     pairs = [("stage1", "stage1"), ("stage2", "stage2")]
-    method, lesson = combine("ft", student, mentor, pairs=pairs)
+    method, lesson = lesson_of("ft", student, mentor, pairs=pairs)
     assert len(method.adapters) == 2
     one = create_method("ft", pairs=pairs[1:])
     one.adapters.append(method.adapters[1])
@@ -179,7 +181,7 @@ def test_pairs_by_hand_are_summed():
 
 def test_a_narrow_teacher_has_a_factor_of_one_channel():
     student, mentor = says((5, 4, 4)), says((1, 4, 4), seed=9)
-    method, lesson = combine("ft", student, mentor)
+    method, lesson = lesson_of("ft", student, mentor)
     assert lesson.loss.isfinite()
     assert method.adapters[0].paraphraser(mentor.features["stage1"]).shape[1] == 1
 

@@ -18,8 +18,8 @@ from tests.methods.scenes import (
     B,
     C,
     at,
-    combine,
     io,
+    lesson_of,
     random,
     says,
     term,
@@ -32,7 +32,7 @@ from tests.methods.scenes import (
 @pytest.mark.parametrize("options", [{}, {"hint": 1, "weight": 3.0}])
 def test_fitnets(options):
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, lesson = combine("fitnets", student, mentor, **options)
+    method, lesson = lesson_of("fitnets", student, mentor, **options)
     stage = f"stage{options.get('hint', 2)}"
     conv, _ = method.adapters[0]
     here, there = same_size(student.features[stage], mentor.features[stage])
@@ -46,7 +46,7 @@ def test_fitnets(options):
 def test_fitnets_hint_beyond_the_stages():
     student = says(*SMALL)
     with pytest.raises(ValueError, match="hint: there are 2 pairs of stages, got 3"):
-        combine("fitnets", student, student, hint=3)
+        lesson_of("fitnets", student, student, hint=3)
 
 
 def test_regressor():
@@ -60,7 +60,7 @@ def test_at_is_torchdistills():
     student, mentor = says(*SMALL), says(*EQUAL, seed=9)
     pairs = {s: {"student": at(s), "teacher": at(s), "weight": 1} for s in ("stage1", "stage2")}
     expected = losses.ATLoss(pairs, mode="code")(io(student.features), io(mentor.features))
-    torch.testing.assert_close(term(combine("at", student, mentor)[1]), 1000 * expected)
+    torch.testing.assert_close(term(lesson_of("at", student, mentor)[1]), 1000 * expected)
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
@@ -78,7 +78,7 @@ def test_at_by_loops(p):
             length = math.sqrt(sum(v * v for v in pixels))
             maps.append([v / length for v in pixels])
         total += sum((a - c) ** 2 for a, c in zip(*maps, strict=True)) / 6
-    lesson = combine("at", student, mentor, p=p, weight=7)[1]
+    lesson = lesson_of("at", student, mentor, p=p, weight=7)[1]
     assert term(lesson).item() == pytest.approx(7 * total / B)
 
 
@@ -115,7 +115,7 @@ def test_nst_by_loops(size):
             return sum((a @ c).item() ** 2 for a in one for c in other) / (len(one) * len(other))
 
         total += mean(there, there) + mean(here, here) - 2 * mean(here, there)
-    assert term(combine("nst", student, mentor)[1]).item() == pytest.approx(50 * total / B)
+    assert term(lesson_of("nst", student, mentor)[1]).item() == pytest.approx(50 * total / B)
 
 
 def test_both_ways_of_the_kernel_agree():
@@ -129,7 +129,7 @@ def test_both_ways_of_the_kernel_agree():
 def test_vid_is_torchdistills():
     losses = torchdistill_losses()
     student, mentor = says(*SMALL), says(*EQUAL, seed=9)
-    method, lesson = combine("vid", student, mentor)
+    method, lesson = lesson_of("vid", student, mentor)
     predicted = {}
     for (stage, feature), adapter in zip(
         list(student.features.items())[1:], method.adapters, strict=True
@@ -154,7 +154,7 @@ def test_vid_by_hand():
 
 def test_vids_variances_are_learnt():
     student, mentor = says(*SMALL), says(*EQUAL, seed=9)
-    method, _ = combine("vid", student, mentor)
+    method, _ = lesson_of("vid", student, mentor)
     optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
     before = method.adapters[0].variance.detach().clone()
     losses = []
@@ -178,7 +178,7 @@ def test_flows_are_torchdistills():
 
 def test_fsp_by_loops():
     student, mentor = says(*EQUAL), says(*EQUAL, seed=9)
-    method, lesson = combine("fsp", student, mentor)
+    method, lesson = lesson_of("fsp", student, mentor)
     assert not list(method.parameters())  # equal widths need no adapters
     total = 0.0
     for first, second in (("stem", "stage1"), ("stage1", "stage2")):
@@ -212,7 +212,7 @@ def test_fsp_by_formula():
     expected = torch.zeros(B, dtype=torch.float64)
     for here, there in zip(flows(student), flows(mentor), strict=True):
         expected = expected + 3 * ((here - there) ** 2).sum((1, 2)) / here[0].numel()
-    _, lesson = combine("fsp", student, mentor, weight=3)
+    _, lesson = lesson_of("fsp", student, mentor, weight=3)
     torch.testing.assert_close(lesson.mentor_loss[0], expected.detach())
     found, gradients = (torch.autograd.grad(v, leaves) for v in (lesson.loss, expected.mean()))
     torch.testing.assert_close(found, gradients)
@@ -220,10 +220,10 @@ def test_fsp_by_formula():
 
 def test_fsp_adapts_where_widths_differ():
     student, mentor = says((8, 4, 4), (6, 4, 4)), says((8, 4, 4), (9, 4, 4), seed=9)
-    method, _ = combine("fsp", student, mentor)
+    method, _ = lesson_of("fsp", student, mentor)
     assert [type(a).__name__ for a in method.adapters] == ["Identity", "Regressor"]
 
 
 def test_fsp_needs_two_maps():
     with pytest.raises(ValueError, match="fsp needs two pairs of maps"):
-        combine("fsp", one_map([1.0]), one_map([1.0]))[1]
+        lesson_of("fsp", one_map([1.0]), one_map([1.0]))[1]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from classroomkd.methods import Outputs, create_method
 from classroomkd.methods.kdsvd import singular_vectors
-from tests.methods.scenes import TARGET, combine, random, says
+from tests.methods.scenes import TARGET, lesson_of, random, says
 
 SMALL = (4, 8, 8), (5, 4, 4), (7, 4, 4), (6, 2, 3)  # the last has as many channels as pixels
 LARGE = (9, 8, 8), (5, 4, 4), (7, 2, 2), (6, 4, 4)  # and the middle one more channels than pixels
@@ -47,7 +47,7 @@ def matched(student, mentor, name, b, k):
 @pytest.mark.parametrize("options", [{}, {"weight": 2.5, "k": 3}])
 def test_kdsvd_by_numpy(options):
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    _, lesson = combine("kdsvd", student, mentor, **options)
+    _, lesson = lesson_of("kdsvd", student, mentor, **options)
     expected = options.get("weight", 1.0) * by_numpy(student, mentor, options.get("k", 1))
     assert lesson.mentor_loss.mean().item() == pytest.approx(expected, rel=1e-9)
     task = F.cross_entropy(student.logits, TARGET)
@@ -92,16 +92,16 @@ def test_gradients_of_the_lesson_by_differences():
 
 def test_equal_maps_teach_nothing():
     student = says(*SMALL)
-    _, lesson = combine("kdsvd", student, student)
+    _, lesson = lesson_of("kdsvd", student, student)
     assert lesson.mentor_loss.abs().max() < 1e-20
 
 
 def test_neither_scale_nor_sign_matters():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    _, plain = combine("kdsvd", student, mentor)
+    _, plain = lesson_of("kdsvd", student, mentor)
     turned = Outputs(student.logits, {n: -3.0 * f for n, f in student.features.items()})
     small = Outputs(mentor.logits, {n: -1e-5 * f for n, f in mentor.features.items()})
-    _, other = combine("kdsvd", turned, small)
+    _, other = lesson_of("kdsvd", turned, small)
     torch.testing.assert_close(other.loss, plain.loss)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from classroomkd.methods import Outputs, create_method
 from classroomkd.methods.ofa import Branch
 from classroomkd.models import build_model
-from tests.methods.scenes import LARGE, TARGET, combine, random, says, whole
+from tests.methods.scenes import LARGE, TARGET, lesson_of, random, says, whole
 
 SMALL = (5, 8, 8), (6, 8, 8), (7, 4, 4), (8, 4, 4)
 
@@ -56,7 +56,7 @@ def test_ofa_by_hand(options):
         student.logits.requires_grad_(),
         {name: f.detach().requires_grad_() for name, f in student.features.items()},
     )
-    method, lesson = combine("ofa", student, mentor, **options)
+    method, lesson = lesson_of("ofa", student, mentor, **options)
     *gammas, last = options.get("gamma", [1.5] * 4)
     tau = options.get("temperature", 1.0)
     maps = [student.features[n] for n in ("stage1", "stage2", "head")]
@@ -79,7 +79,7 @@ def test_ofa_by_hand(options):
 
 def test_gamma_one_is_the_cross_entropy_of_the_teacher():
     student, mentor = whole(says(*SMALL)), whole(says(*LARGE, seed=9))
-    _, lesson = combine("ofa", student, mentor, weight=0.0, gamma=1.0)
+    _, lesson = lesson_of("ofa", student, mentor, weight=0.0, gamma=1.0)
     expected = F.cross_entropy(student.logits, mentor.logits.softmax(1))
     torch.testing.assert_close(lesson.mentor_loss.mean(), expected)
 
@@ -120,7 +120,7 @@ def test_defaults_are_those_of_the_public_code():
 
 def test_stages_by_hand():
     student, mentor = whole(says(*SMALL)), whole(says(*LARGE, seed=9))
-    method, _ = combine("ofa", student, mentor, stages=["stage2", "head"], gamma=[1.0, 1.0, 1.3])
+    method, _ = lesson_of("ofa", student, mentor, stages=["stage2", "head"], gamma=[1.0, 1.0, 1.3])
     assert [len(b) for b in method.branches] == [4, 4]
     assert isinstance(method.branches[1][0], torch.nn.Conv2d)
     with pytest.raises(ValueError, match="unknown stage of the student 'stag2'"):

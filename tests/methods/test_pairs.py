@@ -15,7 +15,7 @@ from tests.methods.scenes import (
     TARGET,
     B,
     C,
-    combine,
+    lesson_of,
     random,
     says,
     term,
@@ -90,8 +90,8 @@ def test_networks_without_maps_are_named():
 def test_pairs_by_hand(name):
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
     by_hand = [["stage1", "stem"], ["stage2", "stage1"]]
-    both = term(combine(name, student, mentor, pairs=by_hand)[1])
-    each = [term(combine(name, student, mentor, pairs=[pair])[1]) for pair in by_hand]
+    both = term(lesson_of(name, student, mentor, pairs=by_hand)[1])
+    each = [term(lesson_of(name, student, mentor, pairs=[pair])[1]) for pair in by_hand]
     torch.testing.assert_close(both, sum(each))
 
 
@@ -153,7 +153,7 @@ def test_logits_alone_are_refused(name):
 def test_samples_are_taught_one_by_one(name):
     """What a sample's lesson is does not depend on its company (adapters in eval mode)."""
     student, mentor = whole(says(*SMALL)), whole(says(*LARGE, seed=9))
-    method, _ = combine(name, student, mentor)
+    method, _ = lesson_of(name, student, mentor)
     method.eval()
     together = method(student, [mentor], TARGET)
     assert together.mentor_loss.shape == (1, B)
@@ -171,7 +171,7 @@ def test_samples_are_taught_one_by_one(name):
 def test_equal_maps_teach_nothing(name):
     student = says(*EQUAL)
     student.features["stage2"].requires_grad_()
-    _, lesson = combine(name, student, student)
+    _, lesson = lesson_of(name, student, student)
     assert lesson.mentor_loss.abs().max() < 1e-10
     (gradient,) = torch.autograd.grad(lesson.loss, student.features["stage2"])
     assert gradient.abs().max() < 1e-10
@@ -183,7 +183,7 @@ def test_adapters_belong_to_the_method(name):
     bare = create_method(name)
     with pytest.raises(RuntimeError, match=f"{name} has no adapters yet: call method.setup"):
         bare(student, [mentor], TARGET)
-    method, lesson = combine(name, student, mentor)
+    method, lesson = lesson_of(name, student, mentor)
     parameters = dict(method.named_parameters())
     assert parameters.keys() <= method.state_dict().keys()
     lesson.loss.backward()

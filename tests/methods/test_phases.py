@@ -7,7 +7,7 @@ from torch import nn
 from classroomkd.methods import Outputs, create_method, list_methods, method_class
 from classroomkd.methods.phases import TwoPhaseMethod, first_epochs
 from tests.methods.scenes import TARGET, C, term
-from tests.methods.test_activations import combine, one_epoch, says, teach_in_epoch
+from tests.methods.test_activations import lesson_of, one_epoch, says, teach_in_epoch
 
 SMALL = (5, 4, 4), (6, 4, 4), (7, 2, 2)
 LARGE = (8, 8, 8), (9, 4, 4), (3, 3, 3)
@@ -61,7 +61,7 @@ def reached(method, student, lesson):
 @pytest.mark.parametrize("name", IN_TURN)
 def test_the_student_is_prepared_then_left_alone(name, options, before):
     student, mentor = student_and_mentor()
-    method, both = combine(name, student, mentor, **options)
+    method, both = lesson_of(name, student, mentor, **options)
     assert method.extra_epochs == before
     prepared, task = both.mentor_loss.mean(), both.task_loss.mean()
     assert prepared > 0
@@ -80,8 +80,8 @@ def test_the_student_is_prepared_then_left_alone(name, options, before):
 
 def test_the_paraphraser_may_come_before_the_run():
     student, mentor = student_and_mentor()
-    method, both = combine("ft", student, mentor, **BEFORE)
-    shared, _ = combine("ft", student, mentor)
+    method, both = lesson_of("ft", student, mentor, **BEFORE)
+    shared, _ = lesson_of("ft", student, mentor)
     shared.load_state_dict(method.state_dict())
     with_labels = teach_in_epoch(shared, student, mentor, 0, 8)
     taught = teach_in_epoch(shared, student, mentor, 1, 8)
@@ -99,8 +99,8 @@ def test_the_paraphraser_may_come_before_the_run():
 
 def test_the_flow_may_be_learnt_throughout():
     student, mentor = student_and_mentor()
-    method, lesson = combine("fsp", student, mentor, joint=True, weight=7)
-    in_turn, _ = combine("fsp", student, mentor, weight=7)
+    method, lesson = lesson_of("fsp", student, mentor, joint=True, weight=7)
+    in_turn, _ = lesson_of("fsp", student, mentor, weight=7)
     flow = teach_in_epoch(in_turn, student, mentor, 0, 8).loss
     for epoch in range(8):
         assert torch.equal(teach_in_epoch(method, student, mentor, epoch, 8).loss, lesson.loss)

@@ -1,13 +1,12 @@
 """The methods of pose against plain formulas, and the limits that tie them together."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from classroomkd.core import compose_lesson
+from classroomkd.core import make_signals
 from classroomkd.methods import create_method, method_class, method_options
 
 B, U, K = 4, 3, 12
@@ -22,8 +21,8 @@ def heatmaps(seed, count=()):
 def test_fpd_is_the_squared_error_of_heatmaps_in_units_of_the_task():
     student, teacher = heatmaps(0), heatmaps(1)
     target = torch.randint(K, (B, U))
-    _, choices = create_method("fpd", balance=0.3).composition()
-    lesson = compose_lesson(choices, BETA * student, [BETA * teacher], target)
+    fpd = create_method("fpd", balance=0.3)
+    lesson = fpd(make_signals(BETA * student, [BETA * teacher], target))
     error = F.mse_loss(student, teacher, reduction="none").mean((1, 2))
     torch.testing.assert_close(lesson.mentor_loss[0], 0.3 * BETA**2 / 2 * error)
     task = F.cross_entropy(BETA * student.flatten(0, 1), target.flatten(), reduction="none")
@@ -34,9 +33,9 @@ def test_fpd_is_the_limit_of_soft_distillation():
     centred = [h - h.mean(-1, keepdim=True) for h in (heatmaps(0), heatmaps(1))]
     student, teacher = (BETA * h for h in centred)
     target = torch.zeros(B, U, dtype=torch.long)
-    _, fpd = create_method("fpd", balance=1.0).composition()
-    _, soft = create_method("kd", temperature=1e4, weight=1.0).composition()
-    one, other = (compose_lesson(c, student, [teacher], target).mentor_loss for c in (fpd, soft))
+    fpd = create_method("fpd", balance=1.0)
+    soft = create_method("kd", temperature=1e4, weight=1.0)
+    one, other = (m(make_signals(student, [teacher], target)).mentor_loss for m in (fpd, soft))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=0)
 
 
@@ -47,10 +46,10 @@ def test_fpd_is_half_the_teacher_s_error_and_half_the_label_s():
     student = heatmaps(0).requires_grad_()
     teacher, label = heatmaps(1), heatmaps(2)
     assert method_class("fpd").own_task == "mse"
-    _, choices = create_method("fpd").composition()
-    choices = replace(choices, task=squared_error((BETA * label,)))
+    task = squared_error((BETA * label,))
     target = label.softmax(-1)
-    lesson = compose_lesson(choices, BETA * student, [BETA * teacher], target)
+    signals = make_signals(BETA * student, [BETA * teacher], target, task_loss=task)
+    lesson = create_method("fpd")(signals)
     expected = BETA**2 / 2 * (0.5 * F.mse_loss(student, teacher) + 0.5 * F.mse_loss(student, label))
     torch.testing.assert_close(lesson.loss, expected)
     own, oracle = (torch.autograd.grad(loss, student)[0] for loss in (lesson.loss, expected))
@@ -66,7 +65,7 @@ def test_dwpose_fades():
     )
     for epoch, share in ((0, 1.0), (3, 0.25)):
         method.begin_epoch(epoch, 4)
-        lesson = compose_lesson(method.composition()[1], student, [teacher], target)
+        lesson = method(make_signals(student, [teacher], target))
         torch.testing.assert_close(lesson.mentor_loss[0], 0.5 * share * kl.sum(-1).mean(-1))
 
 
@@ -86,8 +85,7 @@ def test_dwpose_s_weight_is_the_published_one_in_the_unit_of_our_task():
         to_teacher = F.kl_div(student, teacher, log_target=True, reduction="none")
         task += to_truth.mean(-1).sum(0).mean().item()
         distilled += 0.1 * to_teacher.sum(-1).mean().item()
-        choices = method.composition()[1]
-        lesson = compose_lesson(choices, student, [teacher], truth.exp())
+        lesson = method(make_signals(student, [teacher], truth.exp()))
         own_task += to_truth.sum(-1).mean().item()
         own += lesson.mentor_loss.mean().item()
     assert own / own_task == pytest.approx(distilled / task, rel=0.02)
@@ -104,9 +102,7 @@ def test_okdhp_is_the_published_sum_in_the_unit_of_the_squared_error(options):
     target = torch.zeros(B, U, dtype=torch.long)
     for epoch in (0, 5, length, 100):
         method.begin_epoch(epoch, 140)
-        lesson = compose_lesson(
-            method.composition()[1], BETA * student, list(BETA * teachers), target
-        )
+        lesson = method(make_signals(BETA * student, list(BETA * teachers), target))
         ramp = math.exp(-5 * (1 - min(epoch, length) / length) ** 2)
         p, q = teachers.softmax(-1), student.softmax(-1)
         raw = (p * (p / q).log()).sum(-1)  # [M, B, U]
@@ -126,12 +122,8 @@ def test_okdhp_without_a_ramp_is_whole_at_once_and_rows_count_by_their_mean_leng
     x, y = heatmaps(0), heatmaps(1)[..., :6]
     teacher = heatmaps(2), heatmaps(3)[..., :6]
     target = torch.zeros(B, U, dtype=torch.long)
-    lesson = compose_lesson(
-        method.composition()[1],
-        (BETA * x, BETA * y),
-        [tuple(BETA * row for row in teacher)],
-        (target, target),
-    )
+    mentors = [tuple(BETA * row for row in teacher)]
+    lesson = method(make_signals((BETA * x, BETA * y), mentors, (target, target)))
     raw = sum(
         F.kl_div(s.log_softmax(-1), t.log_softmax(-1), log_target=True, reduction="none").sum(-1)
         for s, t in zip((x, y), teacher, strict=True)
@@ -150,14 +142,13 @@ def test_usual_options_are_the_published_ones():
 
 
 def test_a_classroom_composes_unless_it_reads_features():
-    group, choices = create_method("classroom", group="unit").composition()
+    classroom = create_method("classroom", group="unit")
     student, mentors = BETA * heatmaps(0), BETA * heatmaps(1, (2,))
-    lesson = compose_lesson(
-        choices, student, mentors, torch.zeros(B, U, dtype=torch.long), group=group
-    )
+    lesson = classroom(make_signals(student, mentors, torch.zeros(B, U, dtype=torch.long)))
     assert lesson.active.shape == (2, B, U)
-    assert create_method("classroom", also="at").composition() is None
-    assert create_method("at").composition() is None
+    assert classroom.takes_units
+    assert not create_method("classroom", also="at").takes_units
+    assert not create_method("at").takes_units
 
 
 @pytest.mark.parametrize("name", ["kd", "aver", "fpd", "dwpose", "okdhp", "classroom"])
@@ -167,9 +158,7 @@ def test_units_without_weight_reach_no_term(name):
     target = torch.zeros(B, U, dtype=torch.long)
     visible = torch.ones(B, U)
     visible[:, 1] = 0
-    group, choices = create_method(name).composition()
-    compose_lesson(
-        choices, student, mentors, target, unit_weight=visible, group=group
-    ).loss.backward()
+    signals = make_signals(student, mentors, target, unit_weight=visible)
+    create_method(name)(signals).loss.backward()
     assert (student.grad[:, 1] == 0).all()
     assert (student.grad[:, 0] != 0).any()

@@ -23,7 +23,7 @@ def says(width, seed=0, batch=B):
     return Outputs(random(batch, C, seed=seed), {"stage1": feature, "pooled": pooled})
 
 
-def combine(name, student, mentor, **options):
+def lesson_of(name, student, mentor, **options):
     return create_method(name, **options)(student, [mentor], TARGET[: len(student.logits)])
 
 
@@ -38,7 +38,7 @@ def test_pkt_is_torchdistills():
     student, mentor = says(6), says(9, seed=1)
     oracle = torchdistill_losses().PKTLoss("pooled", "output", "pooled", "output")
     expected = 3e4 * oracle(io(student.features), io(mentor.features))
-    torch.testing.assert_close(term(combine("pkt", student, mentor)), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(term(lesson_of("pkt", student, mentor)), expected, rtol=1e-5, atol=0)
 
 
 def test_sp_by_loops():
@@ -48,7 +48,7 @@ def test_sp_by_loops():
         gram = [[(a @ c).item() for c in rows] for a in rows]
         matrices.append([[v / math.hypot(*row) for v in row] for row in gram])
     total = sum((matrices[0][i][j] - matrices[1][i][j]) ** 2 for i in range(B) for j in range(B))
-    assert term(combine("sp", student, mentor)).item() == pytest.approx(3000 * total / B**2)
+    assert term(lesson_of("sp", student, mentor)).item() == pytest.approx(3000 * total / B**2)
 
 
 def test_sps_rows_are_torchdistills():
@@ -70,7 +70,7 @@ def test_cc_is_torchdistills(options):
     unit = [{k: v / v.norm(dim=1, keepdim=True) for k, v in f.items()} for f in unit]
     root = oracle(*map(io, unit)) * B**2
     expected = options.get("weight", 100.0) * root**2 / B**2
-    torch.testing.assert_close(term(combine("cc", student, mentor, **options)), expected)
+    torch.testing.assert_close(term(lesson_of("cc", student, mentor, **options)), expected)
 
 
 def test_ccs_series_is_that_of_the_gaussian():
@@ -91,7 +91,7 @@ def test_rkd_is_torchdistills(options):
         "mean",
     )  # fmt: skip
     expected = options.get("weight", 1.0) * oracle(io(student.features), io(mentor.features))
-    torch.testing.assert_close(term(combine("rkd", student, mentor, **options)), expected)
+    torch.testing.assert_close(term(lesson_of("rkd", student, mentor, **options)), expected)
 
 
 def pkt_of_two():
@@ -120,7 +120,7 @@ def cc_of_two():
     ],
 )  # fmt: skip
 def test_by_hand(name, options, student, mentor, expected):
-    lesson = combine(name, given(*student), given(*mentor), **options)
+    lesson = lesson_of(name, given(*student), given(*mentor), **options)
     assert term(lesson).item() == pytest.approx(expected, rel=1e-5, abs=1e-9)
     assert lesson.mentor_loss.shape == (1,)
 
@@ -129,7 +129,7 @@ def test_by_hand(name, options, student, mentor, expected):
 def test_what_does_not_matter(name):
     """The order of samples and the features' scale; for RKD their place as well."""
     student, mentor = says(6), says(9, seed=1)
-    plain = term(combine(name, student, mentor))
+    plain = term(lesson_of(name, student, mentor))
     order = torch.tensor([3, 0, 4, 1, 2])
 
     def changed(outputs, scale, shift=0.0):
@@ -147,7 +147,7 @@ def test_equal_features_teach_nothing(name):
     student = says(6)
     for feature in student.features.values():
         feature.requires_grad_()
-    lesson = combine(name, student, student, weight=1.0)
+    lesson = lesson_of(name, student, student, weight=1.0)
     assert lesson.mentor_loss.abs().max() < 1e-8
     gradients = torch.autograd.grad(lesson.loss, [*student.features.values()], allow_unused=True)
     assert all(g is None or g.abs().max() < 1e-6 for g in gradients)
@@ -160,7 +160,7 @@ def test_samples_without_a_difference(name):
         pooled = torch.full((B, 6), value, requires_grad=True)
         student = Outputs(torch.zeros(B, C), {"stage1": pooled[:, :, None, None], "pooled": pooled})
         mentor = Outputs(torch.zeros(B, C), {k: v.float() for k, v in says(6).features.items()})
-        lesson = combine(name, student, mentor)
+        lesson = lesson_of(name, student, mentor)
         assert lesson.loss.isfinite()
         lesson.loss.backward()
         assert pooled.grad.isfinite().all()
@@ -176,9 +176,9 @@ def test_no_parameters(name):
 def test_one_sample():
     one = says(6, batch=1), says(9, seed=1, batch=1)
     for name in ("pkt", "sp", "cc"):
-        assert term(combine(name, *one)).abs() < 1e-9
+        assert term(lesson_of(name, *one)).abs() < 1e-9
     with pytest.raises(ValueError, match="rkd relates samples to each other: a batch needs two"):
-        combine("rkd", *one)
+        lesson_of("rkd", *one)
 
 
 def test_distances_have_mean_one():

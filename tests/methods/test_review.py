@@ -14,7 +14,7 @@ from tests.methods.test_activations import (
     TARGET,
     B,
     assert_teaches_all_families,
-    combine,
+    lesson_of,
     one_epoch,
     says,
     teach_in_epoch,
@@ -95,7 +95,7 @@ def test_reviewkd_by_loop(options, suffix):
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
     read = [f"stage{i}{suffix}" for i in (1, 2, 3)]
     leaves = [student.features[name].requires_grad_() for name in (*read, "pooled")]
-    method, lesson = combine("reviewkd", student, mentor, weight=0.6, **options)
+    method, lesson = lesson_of("reviewkd", student, mentor, weight=0.6, **options)
     teachers = ["stage1_preact", "stage2_preact", "stage3_preact", "pooled"]
     assert method.names(student, mentor) == list(zip([*read, "pooled"], teachers, strict=True))
     expected = 0.6 * review_by_loop(method, student, mentor, suffix)
@@ -159,7 +159,7 @@ def test_fusion_is_torchdistills(fuses):
 def test_deep_stages_teach_shallow_ones():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
     pooled = student.features["pooled"].requires_grad_()
-    method, _ = combine("reviewkd", student, mentor)
+    method, _ = lesson_of("reviewkd", student, mentor)
     maps = method.maps(student, mentor)
     shallowest = method.distances(maps)[-1]
     (gradient,) = torch.autograd.grad(shallowest.sum(), pooled)
@@ -168,21 +168,21 @@ def test_deep_stages_teach_shallow_ones():
 
 def test_the_width_is_bounded():
     wide = says((5, 4, 4), (600, 2, 2))
-    method, _ = combine("reviewkd", wide, says(*LARGE[:2], seed=9))
+    method, _ = lesson_of("reviewkd", wide, says(*LARGE[:2], seed=9))
     assert [part.narrow[0].out_channels for part in method.adapters] == [512] * 3
-    method, _ = combine("reviewkd", says(*SMALL), says(*LARGE, seed=9))
+    method, _ = lesson_of("reviewkd", says(*SMALL), says(*LARGE, seed=9))
     assert [part.narrow[0].out_channels for part in method.adapters] == [7] * 4
 
 
 def test_the_weight_rises():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, lesson = combine("reviewkd", student, mentor)
+    method, lesson = lesson_of("reviewkd", student, mentor)
     full = term(lesson)
     for epoch, share in [(0, 0.05), (9, 0.5), (19, 1.0), (100, 1.0)]:
         scores = teach_in_epoch(method, student, mentor, epoch, 240)
         torch.testing.assert_close(term(scores), share * full)
         torch.testing.assert_close(scores.task_loss, lesson.task_loss)
-    method, _ = combine("reviewkd", student, mentor, warmup_epochs=0)
+    method, _ = lesson_of("reviewkd", student, mentor, warmup_epochs=0)
     torch.testing.assert_close(term(teach_in_epoch(method, student, mentor, 0, 240)), full)
 
 
@@ -190,15 +190,15 @@ def test_pairs_by_hand():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
     for suffix in ("", "_preact"):
         pairs = [(f"stage{i}{suffix}", f"stage{i}_preact") for i in (1, 2, 3)]
-        method, lesson = combine("reviewkd", student, mentor, pairs=pairs)
+        method, lesson = lesson_of("reviewkd", student, mentor, pairs=pairs)
         assert method.names(student, mentor) == [*pairs, ("pooled", "pooled")]
-        found = combine("reviewkd", student, mentor, preactivations=bool(suffix))[1]
+        found = lesson_of("reviewkd", student, mentor, preactivations=bool(suffix))[1]
         assert torch.equal(lesson.loss, found.loss)
 
 
 def test_samples_are_taught_one_by_one():
     student, mentor = says(*SMALL), says(*LARGE, seed=9)
-    method, _ = combine("reviewkd", student, mentor)
+    method, _ = lesson_of("reviewkd", student, mentor)
     method.eval()
     whole = method(student, [mentor], TARGET).mentor_loss
     for i in range(B):
@@ -219,7 +219,7 @@ def test_what_is_missing_is_named():
     with pytest.raises(RuntimeError, match=r"reviewkd has no adapters yet: call method\.setup"):
         bare(student, [mentor], TARGET)
     one = Outputs(student.logits[:1], {k: v[:1] for k, v in student.features.items()})
-    method, _ = combine("reviewkd", student, mentor)
+    method, _ = lesson_of("reviewkd", student, mentor)
     with pytest.raises(ValueError, match="two samples in a batch"):
         method(one, [one], TARGET[:1])
 

@@ -4,13 +4,12 @@ A network is its maps: gaussians that stand some pixels from the joints, a stude
 its mentors', or, for a student that begins, weak noise.
 """
 
-from dataclasses import replace
 from math import nan
 
 import torch
 
-from classroomkd.core import Lesson, compose_lesson
-from classroomkd.core.filter import Blocks
+from classroomkd.core import Lesson, make_signals
+from classroomkd.core.signals import Blocks
 from classroomkd.engine.gradients import Sources, Strength, relative_norm
 from classroomkd.engine.pose.lesson import anchored_likelihood, squared_error
 from classroomkd.methods import create_method, method_class
@@ -48,10 +47,8 @@ def pose_strength(name: str, *, trained: bool, mentors: int) -> Strength:
     task = squared_error(truth) if heatmaps else anchored_likelihood(truth)
 
     def lesson(method: str, said: list[Blocks]) -> Lesson:
-        composed = create_method(method).composition()
-        assert composed is not None
-        choices = replace(composed[1], task=task)
-        return compose_lesson(choices, student, said, tuple(b.softmax(-1) for b in truth))
+        target = tuple(block.softmax(-1) for block in truth)
+        return create_method(method)(make_signals(student, said, target, task_loss=task))
 
     with Sources() as sources:
         whole = lesson(name, taught)

@@ -197,7 +197,7 @@ class PoseRecipe(RunRecipe):
 
     def _clashes(self) -> Iterator[str]:
         method = build_method(self.method)
-        if method and (method.composition() is None or not method.soft_targets):
+        if method and (not method.takes_units or not method.soft_targets):
             yield (
                 f"method: '{method.name}' reads more than logits of units: in pose use none, aver,"
                 " kd, fpd, dwpose, okdhp or classroom"

@@ -3,15 +3,19 @@
 Read `filter`, `mentoring`, `divergence`, `lesson`, `options`, `loss`, in this order.
 """
 
-from classroomkd.core.lesson import Choices, Lesson, LogitPair, make_lesson
-from classroomkd.core.loss import ClassroomLoss, classroom_loss, compose_lesson
+from classroomkd.core.inputs import make_signals
+from classroomkd.core.lesson import Choices, Lesson, LogitPair, combine, make_lesson
+from classroomkd.core.loss import ClassroomLoss, classroom_loss
+from classroomkd.core.signals import Signals
 
 __all__ = [
     "Choices",
     "ClassroomLoss",
     "LogitPair",
+    "Signals",
     "Lesson",
     "classroom_loss",
-    "compose_lesson",
+    "combine",
     "make_lesson",
+    "make_signals",
 ]

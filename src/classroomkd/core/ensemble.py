@@ -90,11 +90,15 @@ def ensemble(scores: Scores, weight: Tensor, mean: Mean) -> tuple[Scores, Tensor
         # 0 where nobody teaches: a temperature must be finite there, though nothing is learnt.
         return torch.where(rank > 0, rank * divergence, 0).sum(0, keepdim=True)
 
+    divergences = scores.divergences
+    if divergences is not None:
+        student, mentors, rivals = divergences
+        divergences = student, weighted(mentors), weighted(rivals)
     together = replace(
         scores,
         mentors=tuple(mean(share, logits) for logits in scores.mentors),
-        mentor_divergence=weighted(scores.mentor_divergence),
-        rival_divergence=weighted(scores.rival_divergence),
+        valid=(rank > 0).any(0, keepdim=True),
+        divergences=divergences,
         mentor_weight=taught,
     )
     return together, shares(unit_mean(share, taught))

@@ -13,37 +13,65 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from classroomkd.core.divergence import target_divergence
+from classroomkd.core.divergence import statistics_dtype, target_divergence
+from classroomkd.core.signals import Blocks, Signals
 
 Group = Literal["sample", "batch", "unit"]
 GROUPS = get_args(Group)
-Blocks = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How the student and its mentors stand: what every choice of a method is made from.
+    """What every choice of a method is made from: predictions, and how far they are from the truth.
 
     Attributes:
         student: detached logits, one ``[B, U, K]`` for each categorical axis of a unit.
         mentors: detached logits, one ``[M, B, U, K]`` for each axis.
-        target: one ``[B, U]`` (indices) or ``[B, U, K]`` (probabilities) for each axis.
-        student_divergence: ``[B, G]``, from the target; ``exp(-.)`` of it is the score.
-        mentor_divergence: ``[M, B, G]``.
-        rival_divergence: the student's on the units that each mentor speaks about, broadcastable to
-            ``[M, B, G]``: what a mentor has to beat.
+        target: one ``[B, U]`` (indices) or ``[B, U, K]`` (probabilities) for each axis, or None.
+        valid: ``[M, B, G]`` (bool), whether a mentor said something finite.
+        divergences: of the student ``[B, G]``, of the mentors ``[M, B, G]``, and of the student on
+            the units that each mentor speaks about (broadcastable to ``[M, B, G]``); None if
+            nobody is ranked.
         unit_weight: ``[B, U]``, or None for equal weights.
         mentor_weight: weight of units in the mentors' terms, ``[B, U]`` or ``[M, B, U]``, or None.
     """
 
     student: Blocks
     mentors: Blocks
-    target: Blocks
-    student_divergence: Tensor
-    mentor_divergence: Tensor
-    rival_divergence: Tensor
+    target: Blocks | None
+    valid: Tensor
+    divergences: tuple[Tensor, Tensor, Tensor] | None
     unit_weight: Tensor | None = None
     mentor_weight: Tensor | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, temperatures and losses: float32, or float64 for such logits."""
+        return statistics_dtype(self.student[0])
+
+    def _ranks(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self.divergences is None:
+            raise ValueError(
+                "without a target nobody can be ranked: give one, or rank_divergence, or options"
+                " that rank nobody (select='all', weighting='equal', mentoring='fixed' or 'none',"
+                " and a number as task_weight)"
+            )
+        return self.divergences
+
+    @property
+    def student_divergence(self) -> Tensor:
+        """From the target, ``[B, G]``; ``exp(-.)`` of it is the score."""
+        return self._ranks()[0]
+
+    @property
+    def mentor_divergence(self) -> Tensor:
+        """From the target, ``[M, B, G]``; infinite where a mentor is not `valid`."""
+        return self._ranks()[1]
+
+    @property
+    def rival_divergence(self) -> Tensor:
+        """What each mentor has to beat: the student's divergence on the mentor's units."""
+        return self._ranks()[2]
 
     @property
     def student_score(self) -> Tensor:
@@ -92,16 +120,7 @@ def group_divergence(value: Tensor, unit_weight: Tensor | None, group: Group) ->
 
 
 @torch.no_grad()
-def score_mentors(
-    student: Blocks,
-    mentors: Blocks,
-    target: Blocks,
-    unit_weight: Tensor | None = None,
-    group: Group = "sample",
-    mentor_unit_weight: Tensor | None = None,
-    mentor_mask: Tensor | None = None,
-    rank_divergence: tuple[Tensor, Tensor] | None = None,
-) -> Scores:
+def score_mentors(signals: Signals, group: Group = "sample") -> Scores:
     r"""Divergence of the student and of all mentors from the target, for each rank group.
 
     .. math:: l_j(g) = \frac{\sum_{u \in g} v_u \sum_b KL(target_b \,\|\, \sigma(z_{j,b}))}
@@ -111,55 +130,63 @@ def score_mentors(
     score 0 and does not teach that sample. A batch is ranked by its other samples.
 
     Args:
-        student: logits, one ``[B, U, K]`` a block.
-        mentors: logits, one ``[M, B, U, K]`` a block.
-        target: ``[B, U]`` or ``[B, U, K]`` a block.
-        unit_weight: ``[B, U]``, or None for equal weights.
+        signals: what student and mentors put out.
         group: what is ranked together: each ``sample``, the whole ``batch``, or each ``unit``.
-        mentor_unit_weight: ``[B, U]``, in the mentors' terms; None for that of the ranks.
-        mentor_mask: ``[M, B, U]`` (bool), the units that each mentor speaks about; None for all.
-        rank_divergence: of student ``[B, U]`` and mentors ``[M, B, U]``, to rank by in place of
-            their divergence from the target.
     """
-    student = tuple(block.detach() for block in student)
-    finite = torch.stack([block.isfinite().all(-1) for block in mentors]).all(0)
+    student = tuple(block.detach() for block in signals.student)
+    finite = torch.stack([block.isfinite().all(-1) for block in signals.mentors]).all(0)
     # A mentor sits a sample out if any unit that it would be ranked or taught on is not finite.
-    rank_weight = _masked(mentor_mask, unit_weight)
-    term_weight = (
-        rank_weight if mentor_unit_weight is None else _masked(mentor_mask, mentor_unit_weight)
-    )
-    unused = (
-        False
-        if rank_weight is None or term_weight is None
-        else (rank_weight == 0) & (term_weight == 0)
-    )
-    valid = (finite | unused).all(-1, keepdim=True)  # [M, B, 1]
+    rank_weight = term_weight = _masked(signals.mentor_mask, signals.unit_weight)
+    if signals.mentor_unit_weight is not None:
+        term_weight = _masked(signals.mentor_mask, signals.mentor_unit_weight)
+    heeded = finite
+    if rank_weight is not None and term_weight is not None:
+        heeded = finite | ((rank_weight == 0) & (term_weight == 0))
+    valid = heeded.all(-1, keepdim=True)  # [M, B, 1]
     # 0 for what is not finite: a softmax of NaN would spoil the gradient though nothing is taught.
-    mentors = tuple(torch.where(finite.unsqueeze(-1), block.detach(), 0) for block in mentors)
+    mentors = tuple(
+        torch.where(finite.unsqueeze(-1), block.detach(), 0) for block in signals.mentors
+    )
+    divergences = _divergences(signals, group, student, mentors, rank_weight, valid)
+    if divergences is not None:
+        valid = divergences[1].isfinite()
+    elif group == "unit":
+        valid = valid.expand(finite.shape)
+    return Scores(
+        student, mentors, signals.target, valid, divergences, signals.unit_weight, term_weight
+    )
 
-    def divergence(logits: Blocks) -> Tensor:
-        blocks = [target_divergence(z, t) for z, t in zip(logits, target, strict=True)]
-        return torch.stack(blocks).sum(0)
 
-    own, others = rank_divergence or (divergence(student), divergence(mentors))
-    student_divergence = group_divergence(own, unit_weight, group)
+def _divergences(
+    signals: Signals,
+    group: Group,
+    student: Blocks,
+    mentors: Blocks,
+    rank_weight: Tensor | None,
+    valid: Tensor,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """See `Scores.divergences`."""
+    if signals.rank_divergence is not None:
+        own, others = signals.rank_divergence
+    elif signals.target is not None:
+        own, others = (_from_target(logits, signals.target) for logits in (student, mentors))
+    else:
+        return None
+    student_divergence = group_divergence(own, signals.unit_weight, group)
     rival = student_divergence
-    if mentor_mask is not None:
+    if signals.mentor_mask is not None:
         rival = group_divergence(own.expand(others.shape), rank_weight, group)
     if group == "batch":
         # One rank for all samples: those that a mentor sits out must not count in its mean.
         whole = 1.0 if rank_weight is None else rank_weight
-        rank_weight = torch.where(valid, whole, 0).expand(finite.shape)
-    return Scores(
-        student,
-        mentors,
-        target,
-        student_divergence,
-        group_divergence(others, rank_weight, group).masked_fill(~valid, torch.inf),
-        rival,
-        unit_weight,
-        term_weight,
-    )
+        rank_weight = torch.where(valid, whole, 0).expand(others.shape)
+    mentor_divergence = group_divergence(others, rank_weight, group)
+    return student_divergence, mentor_divergence.masked_fill(~valid, torch.inf), rival
+
+
+def _from_target(logits: Blocks, target: Blocks) -> Tensor:
+    blocks = [target_divergence(z, t) for z, t in zip(logits, target, strict=True)]
+    return torch.stack(blocks).sum(0)
 
 
 def _masked(mentor_mask: Tensor | None, weight: Tensor | None) -> Tensor | None:
@@ -169,7 +196,7 @@ def _masked(mentor_mask: Tensor | None, weight: Tensor | None) -> Tensor | None:
 
 def everyone(scores: Scores) -> Tensor:
     """Every mentor teaches that said something finite: ``[M, B, G]``."""
-    return scores.mentor_divergence.isfinite()
+    return scores.valid
 
 
 def better_than_student(scores: Scores) -> Tensor:
@@ -179,7 +206,7 @@ def better_than_student(scores: Scores) -> Tensor:
 
 def best(scores: Scores) -> Tensor:
     """Only the mentor of the highest score teaches, the first of equals; ``[M, B, G]``."""
-    count = len(scores.mentor_divergence)
+    count = len(scores.valid)
     if not count:
         return everyone(scores)
     first = scores.mentor_divergence.argmin(0, keepdim=True)
@@ -198,6 +225,8 @@ def soft_gate(scores: Scores, width: float) -> Tensor:
 
 def correct(scores: Scores) -> Tensor:
     """Whether each mentor's most probable bin is the target's in every block; ``[M, B, U]``."""
+    if scores.target is None:
+        raise ValueError("without a target nobody is known to be correct: give one")
     hits = [
         z.argmax(-1) == (t.argmax(-1) if t.is_floating_point() else t)
         for z, t in zip(scores.mentors, scores.target, strict=True)
@@ -225,4 +254,4 @@ def score_weight(scores: Scores) -> Tensor:
 
 def unit_weights(scores: Scores) -> Tensor:
     """Weight 1 for every mentor, ``[M, B, G]``."""
-    return torch.ones_like(scores.mentor_divergence)
+    return torch.ones_like(scores.valid, dtype=scores.dtype)

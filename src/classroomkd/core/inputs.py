@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from classroomkd.core.divergence import statistics_dtype
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks, Signals, TaskLoss
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 RENAMED = {
     "heard": "mentor_mask",
     "taught_weight": "mentor_unit_weight",
@@ -41,23 +42,31 @@ Logits = Tensor | Sequence[Tensor]
 MentorLogits = Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]]
 
 
-def parse(
+def make_signals(
     student_logits: Logits,
     mentor_logits: MentorLogits,
-    target: Logits,
+    target: Logits | None,
+    *,
     unit_weight: Tensor | None = None,
-) -> tuple[Blocks, Blocks, Blocks, Tensor | None, bool]:
-    """Check the arguments of a logit method and give each the shape ``[..., B, U, K]``.
+    mentor_unit_weight: Tensor | None = None,
+    mentor_mask: Tensor | None = None,
+    rank_divergence: tuple[Tensor, Tensor] | None = None,
+    task_loss: TaskLoss | None = None,
+    group: str | None = None,
+) -> Signals:
+    """Check what users have, and give each the shape ``[..., B, U, K]``.
 
-    Mentors are detached: they are targets here.
-
-    Returns:
-        Student blocks ``[B, U, K]``, mentor blocks ``[M, B, U, K]``, target blocks, unit weight
-        ``[B, U]`` or None, and whether the unit axis was there to begin with.
+    Mentors are detached: they are targets here. Arguments are those of `classroom_loss`;
+    ``task_loss`` and ``group`` those of `Signals`.
 
     Raises:
         ValueError: for shapes that do not fit, saying which and what was expected.
         TypeError: for logits that are no tensors, such as the output object of a network.
+
+    Example:
+        >>> signals = make_signals(torch.zeros(2, 3), [torch.zeros(2, 3)], torch.tensor([0, 2]))
+        >>> signals.mentors[0].shape, signals.label
+        (torch.Size([1, 2, 1, 3]), tensor([0, 2]))
     """
     student = _blocks(student_logits, "student_logits")
     shape = next((z.shape for z in student), torch.Size())
@@ -68,7 +77,7 @@ def parse(
             raise ValueError(f"student_logits must be [B, C] or blocks of [B, U, K], got {shapes}")
     if 0 in shape:
         raise ValueError(f"student_logits is empty: {tuple(shape)}")
-    targets = _targets(target, student)
+    targets = None if target is None else _targets(target, student)
     mentors = tuple(
         _stack(block, z, number if len(student) > 1 else None)
         for number, (block, z) in enumerate(
@@ -82,18 +91,32 @@ def parse(
             )
         unit_weight = unit_weight.to(statistics_dtype(unit_weight)).clamp_min(0)
         # Units without weight may carry any label, such as -1: no label of theirs is looked up.
-        targets = tuple(
+        targets = targets and tuple(
             t if t.is_floating_point() else t.where(unit_weight > 0, 0) for t in targets
         )
     if not has_units:
         student = tuple(z.unsqueeze(1) for z in student)
         mentors = tuple(z.unsqueeze(2) for z in mentors)
-        targets = tuple(t.unsqueeze(1) for t in targets)
+        targets = targets and tuple(t.unsqueeze(1) for t in targets)
         unit_weight = None if unit_weight is None else unit_weight.unsqueeze(1)
-    return student, mentors, targets, unit_weight, has_units
+    mentor_unit_weight, mentor_mask, rank_divergence = _parse_units(
+        mentors[0].shape[:-1], mentor_unit_weight, mentor_mask, rank_divergence
+    )
+    return Signals(
+        student,
+        mentors,
+        targets,
+        unit_weight,
+        mentor_unit_weight,
+        mentor_mask,
+        rank_divergence,
+        task_loss,
+        group,
+        has_units,
+    )
 
 
-def parse_units(
+def _parse_units(
     shape: torch.Size,
     mentor_unit_weight: Tensor | None,
     mentor_mask: Tensor | None,

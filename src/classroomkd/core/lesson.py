@@ -12,8 +12,9 @@ from torch import Tensor
 
 from classroomkd.core.divergence import cross_entropy, kl_divergence
 from classroomkd.core.ensemble import Mean, ensemble, shares
-from classroomkd.core.filter import Blocks, Scores, everyone, unit_mean
+from classroomkd.core.filter import Group, Scores, everyone, score_mentors, unit_mean
 from classroomkd.core.mentoring import Temperatures, gap
+from classroomkd.core.signals import Blocks, Signals, TaskLoss
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class LogitPair:
         mentors: ``[M, B, U, K]``.
         student_temperature: broadcastable to ``[M, B, U]``.
         mentor_temperature: the same for the mentors.
-        target: ``[B, U]`` (indices) or ``[B, U, K]`` (probabilities).
+        target: ``[B, U]`` (indices) or ``[B, U, K]`` (probabilities), or None without labels.
         active: ``[M, B, G]`` (bool), who teaches.
     """
 
@@ -33,12 +34,24 @@ class LogitPair:
     mentors: Tensor
     student_temperature: Tensor
     mentor_temperature: Tensor
-    target: Tensor
+    target: Tensor | None
     active: Tensor
+
+    @property
+    def label(self) -> Tensor:
+        """The true class ``[B, U]``: of a target of probabilities, the most probable one.
+
+        Raises:
+            ValueError: without labels.
+        """
+        if self.target is None:
+            raise ValueError(
+                "this divergence needs labels: give a target, or compare by KL or DIST"
+            )
+        return self.target.argmax(-1) if self.target.is_floating_point() else self.target
 
 
 Divergence = Callable[[LogitPair], Tensor]
-Task = Callable[[Blocks, Blocks], Tensor]
 Transform = Callable[[Tensor], Tensor]
 
 
@@ -71,7 +84,7 @@ class Lesson:
             ``task_loss.mean() + mentor_loss.sum()`` where ``mentor_loss`` is ``[M]``.
         task_loss: ``[B]``, contribution of the task, its weight included.
         mentor_loss: ``[M, B]``, contribution of each mentor, weight and temperatures included.
-        student_score: ``[B]`` in (0, 1].
+        student_score: ``[B]`` in (0, 1]; NaN, as the next and ``gap``, if nobody is ranked.
         mentor_score: ``[M, B]`` in (0, 1].
         weight: ``[M, B]``.
         active: ``[M, B]`` (bool), who taught.
@@ -102,7 +115,8 @@ class Choices:
         task_weight: weight of the task loss, broadcastable to ``[B, G]``.
         divergence: of a `LogitPair`; ``[M, B, U]``.
         transform: of the logits before they are compared, ``[..., K] -> [..., K]``.
-        task: the student's own loss from its logits and the target, ``[B, U]``.
+        task: the student's own loss from its logits and the target, ``[B, U]``, where the signals
+            bring none.
         total: by which all weights are multiplied.
         normalize: whether the weights of those who teach a sample are made to add up to 1 first.
         mean: how those who teach a sample become one mentor, by their weights, whose temperature
@@ -117,30 +131,55 @@ class Choices:
     task_weight: Callable[[Scores], Tensor | float] = lambda scores: 1.0
     divergence: Divergence = kl
     transform: Transform = identity
-    task: Task = labels
+    task: TaskLoss = labels
     total: float = 1.0
     normalize: bool = False
     mean: Mean | None = None
     tau_squared: bool = True
 
 
-def combine(student: Blocks, scores: Scores, choices: Choices) -> Lesson:
+def combine(signals: Signals, choices: Choices, group: Group = "sample") -> Lesson:
     r"""Combine the task and the mentors' terms by a method's choices.
 
     .. math:: L = mean_i [ \lambda(i) CE_s(i)
               + \sum_m a_m w_m \tau_m \tau_s D(\sigma(z_m/\tau_m), \sigma(z_s/\tau_s)) ]
 
-    Units of a sample are averaged by their weight, whatever is ranked together.
+    Units of a sample are averaged by their weight, whatever is ranked together. Without a target
+    there is no task loss.
 
     Args:
-        student: logits with gradient, one ``[B, U, K]`` a block.
-        scores: of student and mentors.
+        signals: what student and mentors put out.
         choices: who teaches, how much, how softly, by what divergence.
+        group: what is ranked together, where the signals do not say.
+
+    Example, averaged distillation at temperature 4:
+        >>> from functools import partial
+        >>> from classroomkd.core.filter import unit_weights
+        >>> from classroomkd.core.inputs import make_signals
+        >>> from classroomkd.core.mentoring import fixed_temperature
+        >>> aver = Choices(everyone, unit_weights, partial(fixed_temperature, value=4.0))
+        >>> student, mentors = torch.zeros(2, 3), torch.zeros(5, 2, 3)
+        >>> combine(make_signals(student, mentors, torch.tensor([0, 1])), aver).weight.shape
+        torch.Size([5, 2])
     """
+    scores = score_mentors(signals, signals.group or group)
+    lesson = make_lesson(
+        scores,
+        task_loss(signals, scores, choices),
+        *mentor_terms(signals.student, scores, choices),
+    )
+    kept = signals.has_units and (signals.group or group) == "unit"
+    return lesson if kept else squeeze_groups(lesson)
+
+
+def task_loss(signals: Signals, scores: Scores, choices: Choices) -> Tensor:
+    """The student's own loss at its weight, ``[B]``; 0 without a target."""
+    if signals.target is None:
+        return signals.student[0].new_zeros(len(signals.student[0]), dtype=scores.dtype)
     with torch.no_grad():
-        task_weight = choices.task_weight(scores)
-    task_loss = unit_mean(task_weight * choices.task(student, scores.target), scores.unit_weight)
-    return make_lesson(scores, task_loss, *mentor_terms(student, scores, choices))
+        weight = choices.task_weight(scores)
+    loss = signals.task_loss or choices.task
+    return unit_mean(weight * loss(signals.student, signals.target), scores.unit_weight)
 
 
 class MentorTerms(NamedTuple):
@@ -169,7 +208,7 @@ def mentor_terms(student: Blocks, scores: Scores, choices: Choices) -> MentorTer
         scale = mentor_tau * student_tau if choices.tau_squared else 1.0
         factor = torch.where(teacher, teacher_weight * scale, 0)
     if not len(active):
-        nothing = student[0].new_zeros(0, len(student[0]), dtype=scores.mentor_divergence.dtype)
+        nothing = student[0].new_zeros(0, len(student[0]), dtype=scores.dtype)
         return MentorTerms(nothing, active, weight, mentor_tau)
     taught = _sum_blocks(
         [
@@ -183,7 +222,9 @@ def mentor_terms(student: Blocks, scores: Scores, choices: Choices) -> MentorTer
                     teacher,
                 )
             )
-            for z, mentor, target in zip(student, teaching.mentors, scores.target, strict=True)
+            for z, mentor, target in zip(
+                student, teaching.mentors, scores.target or [None] * len(student), strict=True
+            )
         ]
     )
     loss = unit_mean(factor * taught, teaching.mentor_weight)
@@ -208,7 +249,9 @@ def make_lesson(
         weight: the same; 1 if left out.
         temperature: of the mentors, the same; 1 if left out.
     """
-    taught = scores.mentor_divergence
+    every = torch.ones_like(scores.valid, dtype=scores.dtype)  # [M, B, G]
+    ranked = scores.divergences is not None
+    unknown = every.new_full((), torch.nan)
     if mentor_loss.ndim == 1:
         loss = task_loss.mean() + mentor_loss.sum()
     else:
@@ -217,16 +260,14 @@ def make_lesson(
         loss=loss,
         task_loss=task_loss.detach(),
         mentor_loss=mentor_loss.detach(),
-        student_score=scores.student_score,
-        mentor_score=scores.mentor_score,
-        weight=torch.ones_like(taught) if weight is None else weight.expand_as(taught),
-        active=everyone(scores) if active is None else active.expand_as(taught),
-        gap=gap(scores),
-        temperature=(
-            torch.ones_like(taught)
-            if temperature is None
-            else temperature.detach().expand_as(taught)
+        student_score=(
+            scores.student_score if ranked else unknown.expand(len(task_loss), every.shape[-1])
         ),
+        mentor_score=scores.mentor_score if ranked else unknown.expand_as(every),
+        weight=every if weight is None else weight.expand_as(every),
+        active=everyone(scores) if active is None else active.expand_as(every),
+        gap=gap(scores) if ranked else unknown.expand_as(every),
+        temperature=every if temperature is None else temperature.detach().expand_as(every),
     )
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from classroomkd.core.filter import Group, score_mentors
-from classroomkd.core.inputs import Logits, MentorLogits, parse, parse_units, with_old_names
+from classroomkd.core.filter import Group
+from classroomkd.core.inputs import Logits, MentorLogits, make_signals, with_old_names
 from classroomkd.core.lesson import (
     Choices,
     Divergence,
@@ -17,7 +17,6 @@ from classroomkd.core.lesson import (
     combine,
     identity,
     kl,
-    squeeze_groups,
 )
 from classroomkd.core.options import (
     OPTIONS,
@@ -28,13 +27,14 @@ from classroomkd.core.options import (
     Weighting,
     classroom_choices,
 )
+from classroomkd.core.signals import Signals
 
 
 @with_old_names
 def classroom_loss(
     student_logits: Logits,
     mentor_logits: MentorLogits,
-    target: Logits,
+    target: Logits | None,
     *,
     unit_weight: Tensor | None = None,
     mentor_unit_weight: Tensor | None = None,
@@ -78,7 +78,8 @@ def classroom_loss(
             tuple of stacked blocks). May be empty: the task loss remains. A mentor with a NaN or an
             infinity among its logits for a sample does not teach that sample.
         target: class indices ``[B]`` (``[B, U]``), or probabilities ``[B, C]`` (``[B, U, K]``);
-            a tuple of blocks if the logits are.
+            a tuple of blocks if the logits are. None without labels: there is no task loss then,
+            and nobody can be ranked but by ``rank_divergence``.
         unit_weight: ``[B, U]``, 0 or more, such as visibility; a sample's units are averaged by
             it. Units of weight 0 are not ranked and not taught; their labels are not looked at.
             ``[B]`` for logits ``[B, C]``: samples of weight 0 are ignored (they count as a loss of
@@ -142,6 +143,15 @@ def classroom_loss(
     Reference: Sarode et al., Classroom-Inspired Multi-Mentor Distillation with Adaptive Learning
     Strategies, 2024, arXiv 2409.20237.
     """
+    signals = make_signals(
+        student_logits,
+        mentor_logits,
+        target,
+        unit_weight=unit_weight,
+        mentor_unit_weight=mentor_unit_weight,
+        mentor_mask=mentor_mask,
+        rank_divergence=rank_divergence,
+    )
     group, choices = classroom_choices(
         temperature=temperature,
         group=group,
@@ -160,54 +170,16 @@ def classroom_loss(
         transform=transform,
         compat=compat,
     )
-    if require_correct and group != "unit":
-        units = student_logits if isinstance(student_logits, Tensor) else student_logits[0]
-        if units.ndim == 3:
-            raise ValueError("require_correct with several units needs group='unit': units differ")
-    return compose_lesson(
-        choices,
-        student_logits,
-        mentor_logits,
-        target,
-        unit_weight=unit_weight,
-        mentor_unit_weight=mentor_unit_weight,
-        mentor_mask=mentor_mask,
-        rank_divergence=rank_divergence,
-        group=group,
-    )
+    return classroom_lesson(signals, group, choices, require_correct)
 
 
-def compose_lesson(
-    choices: Choices,
-    student_logits: Logits,
-    mentor_logits: MentorLogits,
-    target: Logits,
-    *,
-    unit_weight: Tensor | None = None,
-    mentor_unit_weight: Tensor | None = None,
-    mentor_mask: Tensor | None = None,
-    rank_divergence: tuple[Tensor, Tensor] | None = None,
-    group: Group = "sample",
+def classroom_lesson(
+    signals: Signals, group: Group, choices: Choices, require_correct: bool = False
 ) -> Lesson:
-    """The lesson of any method made of four choices; the other arguments as in `classroom_loss`.
-
-    Example, averaged distillation at temperature 4:
-        >>> import torch
-        >>> from functools import partial
-        >>> from classroomkd.core.filter import everyone, unit_weights
-        >>> from classroomkd.core.mentoring import fixed_temperature
-        >>> aver = Choices(everyone, unit_weights, partial(fixed_temperature, value=4.0))
-        >>> student, mentors = torch.zeros(2, 3), torch.zeros(5, 2, 3)
-        >>> compose_lesson(aver, student, mentors, torch.tensor([0, 1])).weight.shape
-        torch.Size([5, 2])
-    """
-    student, mentors, targets, weight, has_units = parse(
-        student_logits, mentor_logits, target, unit_weight
-    )
-    units = parse_units(mentors[0].shape[:-1], mentor_unit_weight, mentor_mask, rank_divergence)
-    scores = score_mentors(student, mentors, targets, weight, group, *units)
-    lesson = combine(student, scores, choices)
-    return lesson if has_units and group == "unit" else squeeze_groups(lesson)
+    """The lesson of choices that are made; see `classroom_loss`."""
+    if require_correct and group != "unit" and signals.has_units:
+        raise ValueError("require_correct with several units needs group='unit': units differ")
+    return combine(signals, choices, group)
 
 
 class ClassroomLoss(nn.Module):
@@ -228,37 +200,46 @@ class ClassroomLoss(nn.Module):
         known = OPTIONS.keys()
         if unknown := options.keys() - known:
             raise TypeError(f"unknown options {sorted(unknown)}; known: {sorted(known)}")
-        classroom_choices(**options)  # type: ignore[arg-type]  # a mistake shows now, not in step 1
         self.options = {name: value for name, value in options.items() if name != "prior"}
         self.register_buffer("prior", options.get("prior"))  # type: ignore[arg-type]
+        self._made = self.prior, classroom_choices(**options)  # type: ignore[arg-type]
 
     @with_old_names
     def forward(
         self,
         student_logits: Logits,
         mentor_logits: MentorLogits,
-        target: Logits,
+        target: Logits | None,
         unit_weight: Tensor | None = None,
         mentor_unit_weight: Tensor | None = None,
         mentor_mask: Tensor | None = None,
         rank_divergence: tuple[Tensor, Tensor] | None = None,
     ) -> Lesson:
         """See `classroom_loss`."""
-        return classroom_loss(
-            student_logits,
-            mentor_logits,
-            target,
-            unit_weight=unit_weight,
-            mentor_unit_weight=mentor_unit_weight,
-            mentor_mask=mentor_mask,
-            rank_divergence=rank_divergence,
-            prior=self.prior,
-            **self.options,  # type: ignore[arg-type]
+        return self.lesson(
+            make_signals(
+                student_logits,
+                mentor_logits,
+                target,
+                unit_weight=unit_weight,
+                mentor_unit_weight=mentor_unit_weight,
+                mentor_mask=mentor_mask,
+                rank_divergence=rank_divergence,
+            )
         )
+
+    def lesson(self, signals: Signals) -> Lesson:
+        """The lesson of signals."""
+        group, choices = self.choices()
+        correct = bool(self.options.get("require_correct"))
+        return classroom_lesson(signals, signals.group or group, choices, correct)
 
     def choices(self) -> tuple[Group, Choices]:
         """What is ranked together, and the choices that the options stand for."""
-        return classroom_choices(prior=self.prior, **self.options)  # type: ignore[arg-type]
+        if self._made[0] is not self.prior:  # it was set, or has moved to another device
+            made = classroom_choices(prior=self.prior, **self.options)  # type: ignore[arg-type]
+            self._made = self.prior, made
+        return self._made[1]
 
     def extra_repr(self) -> str:
         """The options that differ from the defaults."""

@@ -28,7 +28,7 @@ def gap_temperature(scores: Scores, scale: float) -> Temperatures:
 
 def fixed_temperature(scores: Scores, value: float) -> Temperatures:
     """One temperature for all, ``[1, 1, 1]``: it is computed once and broadcast."""
-    tau = scores.mentor_divergence.new_full((1, 1, 1), value)
+    tau = scores.valid.new_full((1, 1, 1), value, dtype=scores.dtype)
     return tau, tau
 
 

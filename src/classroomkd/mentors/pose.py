@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.config.pose import PoseMentorRecipe
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.data.pose import custom_joints, joint_map, joint_set
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors.mentor import Mentor

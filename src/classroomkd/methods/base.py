@@ -6,16 +6,15 @@ A method turns what student and mentors said about a batch into a `Lesson`. Shap
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from classroomkd.core import Choices, Lesson, make_lesson
+from classroomkd.core import Lesson, Signals, make_lesson, make_signals
 from classroomkd.core.divergence import cross_entropy
-from classroomkd.core.filter import Group, score_mentors
-from classroomkd.core.inputs import parse
+from classroomkd.core.filter import score_mentors
 from classroomkd.core.lesson import squeeze_groups
 from classroomkd.methods.heads import Head
 
@@ -39,7 +38,7 @@ _COUNTS = {"nobody": 0, "one": 1, "all": "many"}
 
 
 class Method(nn.Module):
-    """How mentor outputs become a loss: ``method(student, mentors, target) -> Lesson``.
+    """How mentor outputs become a loss: ``method(signals) -> Lesson``.
 
     A subclass implements `lesson` and takes its options as keyword-only arguments with type
     annotations and defaults: they are what a recipe may set, and are validated by the annotations.
@@ -64,6 +63,7 @@ class Method(nn.Module):
             `outer_step`, which is called after each lesson, before the student takes its step.
         views: how many views of each sample it wants in a batch: first all samples in one view,
             then all in the next.
+        takes_units: whether samples may have units (joints, tokens): it reads logits alone, then.
         own_task: the task of poses (``"mse"``, ``"ce"``) without which it would be another method;
             None where any will do.
         extra_epochs: how many epochs it wants before the run's own, at the run's learning rate; the
@@ -83,6 +83,7 @@ class Method(nn.Module):
     soft_targets: bool = True
     bilevel: bool = False
     views: int = 1
+    takes_units: bool = False
     own_task: ClassVar[Literal["ce", "mse"] | None] = None
     extra_epochs: int = 0
 
@@ -101,37 +102,45 @@ class Method(nn.Module):
 
     def forward(
         self,
-        student: Outputs | Tensor,
-        mentors: Sequence[Outputs | Tensor] | Tensor,
-        target: Tensor,
+        student: Signals | Outputs | Tensor,
+        mentors: Sequence[Outputs | Tensor] | Tensor = (),
+        target: Tensor | None = None,
         index: Tensor | None = None,
     ) -> Lesson:
-        """The lesson of a batch; plain tensors are taken as logits.
+        """The lesson of a batch, of signals or of logits in short.
 
         Args:
-            student: what the student says.
+            student: the signals of any task; or what the student says, where plain tensors are
+                taken as logits, and the others follow.
             mentors: what its mentors say.
-            target: classes ``[B]``, or probabilities ``[B, C]`` if ``soft_targets``.
+            target: classes ``[B]``, or probabilities ``[B, C]`` if ``soft_targets``; None for
+                methods that need no labels.
             index: ``[B]``, the samples' numbers in the training set, for methods that ask for them.
 
         Raises:
             ValueError: if the method learns from one mentor and is given more or fewer, or needs
                 the samples' numbers and is given none.
         """
-        taught = [m if isinstance(m, Outputs) else Outputs(m) for m in mentors]
-        if self.num_mentors == 0:
-            taught = []
-        if self.num_mentors == 1 and len(taught) != 1:
-            raise ValueError(f"{self.name} learns from one mentor, not from {len(taught)}")
-        learner = student if isinstance(student, Outputs) else Outputs(student)
-        if not self.needs_index:
-            return self.lesson(learner, taught, target)
-        if index is None:
+        if isinstance(student, Signals):
+            signals = student
+        else:
+            said = [student, *(mentors if self.num_mentors != 0 else ())]
+            signals = outputs_as_signals([_as_outputs(one) for one in said], target, index)
+        count = len(signals.mentors[0])
+        if self.num_mentors == 0 and count:
+            none = tuple(block[:0] for block in signals.mentors)
+            signals = replace(
+                signals, mentors=none, mentor_mask=None, outputs=signals.outputs[:1],
+                rank_divergence=_own_rank(signals),
+            )  # fmt: skip
+        if self.num_mentors == 1 and count != 1:
+            raise ValueError(f"{self.name} learns from one mentor, not from {count}")
+        if self.needs_index and signals.index is None:
             raise ValueError(
                 f"{self.name} remembers every sample: give method(student, mentors, target, index)"
                 " the samples' numbers in the training set"
             )
-        return self.lesson(learner, taught, target, index)  # type: ignore[call-arg]
+        return self.lesson(signals)
 
     def on_train_set(self, index: Tensor, target: Tensor) -> None:
         """Be shown the training set, before `setup`: its samples' numbers and labels, ``[N]``."""
@@ -179,18 +188,11 @@ class Method(nn.Module):
             " batch, before the optimizer is made"
         )
 
-    def composition(self) -> tuple[Group, Choices] | None:
-        """What is ranked together, and the four choices of now, for a method made of such alone.
-
-        It is what other tasks, whose samples have units, make their lessons of.
-        """
-        return None
-
     def head(self) -> Head | None:
         """What the student is judged and deployed with in place of its classifier, if anything."""
         return None
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """What this method makes of a batch; to be implemented."""
         raise NotImplementedError(f"{type(self).__name__} does not implement lesson()")
 
@@ -208,7 +210,8 @@ class Method(nn.Module):
         losses = []
         for place in trained:
             others = [student, *mentors[:place], *mentors[place + 1 :]]
-            losses.append(self.lesson(mentors[place], others, target).loss)
+            signals = outputs_as_signals([mentors[place], *others], target)
+            losses.append(self.lesson(signals).loss)
         return torch.stack(losses).sum()
 
 
@@ -222,38 +225,45 @@ class SingleMethod(Method):
     num_mentors = 1
     task_weight: float = 1.0
 
-    def lesson(
-        self,
-        student: Outputs,
-        mentors: Sequence[Outputs],
-        target: Tensor,
-        index: Tensor | None = None,
-    ) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The cross-entropy and the mentor's term."""
-        term = self.term(student, mentors[0], target, index)
-        return feature_lesson(student, mentors, target, term.unsqueeze(0), self.task_weight)
+        student, mentor = signals.outputs
+        term = self.term(student, mentor, signals.label, signals.index)
+        return feature_lesson(signals, term.unsqueeze(0), self.task_weight)
 
 
-def feature_lesson(
-    student: Outputs,
-    mentors: Sequence[Outputs],
-    target: Tensor,
-    mentor_loss: Tensor,
-    task_weight: float = 1.0,
-) -> Lesson:
+def outputs_as_signals(
+    said: Sequence[Outputs], target: Tensor | None, index: Tensor | None = None
+) -> Signals:
+    """The signals of classification: what the student and then each mentor say, and the target."""
+    student, *mentors = said
+    signals = make_signals(student.logits, [mentor.logits for mentor in mentors], target)
+    return replace(signals, outputs=tuple(said), index=index)
+
+
+def _as_outputs(said: Outputs | Tensor) -> Outputs:
+    return said if isinstance(said, Outputs) else Outputs(said)
+
+
+def _own_rank(signals: Signals) -> tuple[Tensor, Tensor] | None:
+    """The divergences to rank by, without those of mentors."""
+    if signals.rank_divergence is None:
+        return None
+    own, others = signals.rank_divergence
+    return own, others[:0]
+
+
+def feature_lesson(signals: Signals, mentor_loss: Tensor, task_weight: float = 1.0) -> Lesson:
     """The lesson of a cross-entropy and of terms that a method has computed by itself.
 
     Args:
-        student: what the student says.
-        mentors: what its mentors say.
-        target: ``[B]``.
+        signals: of samples without units.
         mentor_loss: of each mentor, weight included: ``[M, B]``, or ``[M]`` where it relates
             samples to each other.
         task_weight: of the cross-entropy; 0 leaves it out.
     """
-    blocks, others, targets, _, _ = parse(student.logits, [m.logits for m in mentors], target)
-    scores = score_mentors(blocks, others, targets)
+    logits = signals.student[0].squeeze(1)
     # A gradient of 0 would let weight decay and momentum move what nothing teaches; none does not.
-    logits = student.logits if task_weight else student.logits.detach()
-    task_loss = task_weight * cross_entropy(logits, targets[0].squeeze(1))
-    return squeeze_groups(make_lesson(scores, task_loss, mentor_loss))
+    logits = logits if task_weight else logits.detach()
+    task_loss = task_weight * cross_entropy(logits, signals.label)
+    return squeeze_groups(make_lesson(score_mentors(signals), task_loss, mentor_loss))

@@ -11,7 +11,7 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from classroomkd.core import Choices, ClassroomLoss, Lesson
+from classroomkd.core import ClassroomLoss, Lesson, Signals
 from classroomkd.core.filter import Group
 from classroomkd.core.options import OPTIONS, Mentoring, Mix, Select
 from classroomkd.methods.base import Method, Outputs
@@ -193,6 +193,7 @@ class Classroom(Method):
         self.loss = ClassroomLoss(**_ablated(options, ablation))
         self.needs_accuracy = prior is not None
         self.also = None if also is None else _named(also)
+        self.takes_units = also is None
         self.second = nn.ModuleList()
         if self.also is not None:
             second = method_class(self.also["name"])
@@ -208,12 +209,6 @@ class Classroom(Method):
     def set_accuracy(self, accuracy: Sequence[float]) -> None:
         """Weigh each mentor by its accuracy; see `accuracy_prior`."""
         self.loss.prior = accuracy_prior(torch.tensor(accuracy, dtype=torch.float64)).float()
-
-    def composition(self) -> tuple[Group, Choices] | None:
-        """The classroom's choices; None with a second method, which reads more than logits."""
-        if self.also is not None:
-            return None
-        return self.loss.choices()
 
     def on_train_set(self, index: Tensor, target: Tensor) -> None:
         """Keep the training set for the second method, until `setup`."""
@@ -238,19 +233,14 @@ class Classroom(Method):
         for method in self._methods():
             method.begin_epoch(epoch, epochs)
 
-    def lesson(
-        self,
-        student: Outputs,
-        mentors: Sequence[Outputs],
-        target: Tensor,
-        index: Tensor | None = None,
-    ) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """`classroom_loss` on the logits, and what the second method adds."""
         if self.needs_accuracy and self.loss.prior is None:
             raise RuntimeError(
                 "prior='accuracy' needs the mentors' accuracies: call method.set_accuracy(percents)"
             )
-        lesson = self.loss(student.logits, [mentor.logits for mentor in mentors], target)
+        lesson = self.loss.lesson(signals)
+        mentors = signals.outputs[1:]
         if self.also is None or not mentors:
             return lesson
         if len(self.second) != len(mentors):
@@ -259,7 +249,7 @@ class Classroom(Method):
         share = lesson.active * lesson.weight
         terms = torch.stack(
             [
-                share[place] * method.term(student, mentor, target, index)
+                share[place] * method.term(signals.outputs[0], mentor, signals.label, signals.index)
                 for place, (method, mentor) in enumerate(zip(self._methods(), mentors, strict=True))
             ]
         )

@@ -3,19 +3,18 @@
 Shapes: ``M`` mentors, ``B`` samples, ``G`` ranks within a sample.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from classroomkd.core import Choices, Lesson, compose_lesson
+from classroomkd.core import Choices, Lesson, Signals, combine
 from classroomkd.core.filter import Group, Scores, everyone, score_mentors, unit_weights
-from classroomkd.core.inputs import parse
 from classroomkd.core.lesson import mentor_terms
 from classroomkd.core.mentoring import fixed_temperature
-from classroomkd.methods.base import Method, Outputs
+from classroomkd.methods.base import Method, Outputs, outputs_as_signals
 from classroomkd.methods.divergences import logit_transform
 
 
@@ -27,6 +26,8 @@ class LogitMethod(Method):
         group: what is ranked together.
         warmup_epochs: in which the mentors' weight rises linearly to its full size.
     """
+
+    takes_units = True
 
     def __init__(self, choices: Choices, group: Group = "sample", warmup_epochs: float = 0) -> None:
         super().__init__()
@@ -45,22 +46,17 @@ class LogitMethod(Method):
             return self.choices
         return replace(self.choices, total=self.ramp * self.choices.total)
 
-    def composition(self) -> tuple[Group, Choices]:
-        """What is ranked together, and the choices with the weights of this moment."""
-        return self.group, self.ramped()
-
     def term(
         self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None
     ) -> Tensor:
         """What the choices make of one mentor: ``[B]``."""
-        blocks, others, targets, weight, _ = parse(student.logits, [mentor.logits], target)
-        scores = score_mentors(blocks, others, targets, weight, self.group)
-        return mentor_terms(blocks, scores, self.ramped()).loss.squeeze(0)
+        signals = outputs_as_signals([student, mentor], target)
+        scores = score_mentors(signals, self.group)
+        return mentor_terms(signals.student, scores, self.ramped()).loss.squeeze(0)
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The lesson that the choices make."""
-        logits = [mentor.logits for mentor in mentors]
-        return compose_lesson(self.ramped(), student.logits, logits, target, group=self.group)
+        return combine(signals, self.ramped(), self.group)
 
 
 class OneTemperature(LogitMethod):
@@ -111,4 +107,4 @@ class FromAll(OneTemperature):
 
 def equal_parts(scores: Scores, weight: float) -> Tensor:
     """A weight in equal parts to the mentors: ``weight / M``, ``[M, B, G]``."""
-    return unit_weights(scores) * (weight / max(len(scores.mentor_divergence), 1))
+    return unit_weights(scores) * (weight / max(len(scores.valid), 1))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson
+from classroomkd.core import Lesson, Signals
 from classroomkd.core.divergence import cross_entropy
 from classroomkd.core.filter import Scores
 from classroomkd.methods.base import Outputs
@@ -96,12 +96,13 @@ class CAMKD(FromAll):
         self.regressors = nn.ModuleList(regressors).to(here.device)
         self.classifiers = nn.ModuleList(classifiers).to(here.device)
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The lesson of the logits, and what the features add."""
-        lesson = super().lesson(student, mentors, target)
-        if not self.needs_features or not mentors:
+        lesson = super().lesson(signals)
+        if not self.needs_features or not lesson.active.shape[0]:
             return lesson
-        terms = self.feature_terms(student, mentors, target, lesson.active)
+        student, *mentors = signals.outputs
+        terms = self.feature_terms(student, mentors, signals.label, lesson.active)
         return replace(
             lesson,
             loss=lesson.loss + terms.sum(0).mean(),

@@ -4,13 +4,12 @@ Shapes: ``B`` samples, ``C`` classes. ``CE`` is the cross-entropy, ``z_t`` the t
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson
+from classroomkd.core import Lesson, Signals
 from classroomkd.core.divergence import kl_divergence
 from classroomkd.methods.base import Outputs, SingleMethod
 from classroomkd.methods.options import Temperature, Weight
@@ -73,15 +72,9 @@ class CTKD(SingleMethod):
         taught = kl_divergence(student.logits, mentor.logits.detach(), tau.view(1), tau.view(1))
         return self.weight * tau**2 * taught
 
-    def lesson(
-        self,
-        student: Outputs,
-        mentors: Sequence[Outputs],
-        target: Tensor,
-        index: Tensor | None = None,
-    ) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The cross-entropy and KD, with the learnt temperature."""
-        lesson = super().lesson(student, mentors, target)
+        lesson = super().lesson(signals)
         weight = torch.full_like(lesson.weight, self.weight)
         temperature = self.temperature().detach().expand_as(weight)
         return replace(lesson, weight=weight, temperature=temperature)

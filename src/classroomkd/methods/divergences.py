@@ -73,7 +73,7 @@ def decoupled_kl(pair: LogitPair, alpha: float = 1.0, beta: float = 8.0) -> Tens
 
     Reference: Zhao et al., Decoupled Knowledge Distillation, 2022, equation 7.
     """
-    target = pair.target.argmax(-1) if pair.target.is_floating_point() else pair.target
+    target = pair.label
     true = F.one_hot(target, pair.student.shape[-1]).bool()
     student = _log_softmax(pair.student, pair.student_temperature)
     mentor = _log_softmax(pair.mentors, pair.mentor_temperature)
@@ -100,7 +100,7 @@ def refined_kl(pair: LogitPair, alpha: float = 1.0, beta: float = 8.0) -> Tensor
 
     Reference: Sun et al., Knowledge Distillation with Refined Logits, 2024, arXiv 2408.07703 (RLD).
     """
-    target = pair.target.argmax(-1) if pair.target.is_floating_point() else pair.target
+    target = pair.label
     true = F.one_hot(target, pair.student.shape[-1]).bool()
     one = torch.ones_like(pair.mentor_temperature)
     student, mentor = _log_softmax(pair.student, one), _log_softmax(pair.mentors, one)

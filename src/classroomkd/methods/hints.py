@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson
+from classroomkd.core import Lesson, Signals
 from classroomkd.core.ensemble import shares
 from classroomkd.core.filter import Scores, everyone
 from classroomkd.methods.base import Outputs
@@ -63,7 +63,7 @@ class FitNetsMKD(FromAll):
         task_weight: Weight = 1.0,
     ) -> None:
         def weighting(scores: Scores) -> Tensor:
-            return weight * shares(everyone(scores).to(scores.mentor_divergence.dtype))
+            return weight * shares(everyone(scores).to(scores.dtype))
 
         super().__init__(temperature, weighting, task_weight)
         self.feature_weight = feature_weight
@@ -77,9 +77,10 @@ class FitNetsMKD(FromAll):
             hint.setup(student, [mentor])
         self.hints = nn.ModuleList(hints)
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The lesson of the logits, and what the hints add."""
-        lesson = super().lesson(student, mentors, target)
+        lesson = super().lesson(signals)
+        student, *mentors = signals.outputs
         if not mentors:
             return lesson
         hints = [hint for hint in self.hints if isinstance(hint, FeatureMethod)]
@@ -91,7 +92,7 @@ class FitNetsMKD(FromAll):
             [(_, name)] = hint.names(student, mentor)
             shown, spoke = finite_samples(mentor.features[name].detach())
             clean = replace(mentor, features={**mentor.features, name: shown})
-            terms.append(hint.term(student, clean, target))
+            terms.append(hint.term(student, clean, signals.label))
             finite.append(spoke)
         valid = lesson.active & torch.stack(finite)
         distance = torch.stack(terms)

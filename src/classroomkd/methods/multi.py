@@ -127,8 +127,8 @@ class DGKD(FromAll):
         standardize: bool = False,
     ) -> None:
         def select(scores: Scores) -> Tensor:
-            count = len(scores.mentor_divergence)
-            place = torch.rand(count, device=scores.mentor_divergence.device).argsort()
+            count = len(scores.valid)
+            place = torch.rand(count, device=scores.valid.device).argsort()
             kept = place >= min(drop, count - 1)
             return kept.view(-1, 1, 1) & everyone(scores)
 

@@ -57,7 +57,7 @@ def normalised_cross_entropy(pair: LogitPair, gamma: float) -> Tensor:
 
     Without the factor ``tau**2``, by which the first is divided.
     """
-    target = pair.target.argmax(-1) if pair.target.is_floating_point() else pair.target
+    target = pair.label
     student, mentors = (z.to(statistics_dtype(z)) for z in (pair.student, pair.mentors))
     true = F.one_hot(target, student.shape[-1]).bool()
     of_truth = (student.log_softmax(-1) * true).sum(-1) * (mentors.softmax(-1) * true).sum(-1)

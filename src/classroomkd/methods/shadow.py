@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson
+from classroomkd.core import Lesson, Signals
 from classroomkd.core.divergence import cross_entropy, kl_divergence
-from classroomkd.methods.base import Outputs, SingleMethod, feature_lesson
+from classroomkd.methods.base import Outputs, SingleMethod, feature_lesson, outputs_as_signals
 from classroomkd.methods.heads import frozen_copy
 from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.pairs import exact, same_size
@@ -81,17 +81,13 @@ class SHAKE(SingleMethod):
         self.proxy = Proxy([tuple(m.shape[1:]) for m in maps], classifier.in_features).to(device)
         self.classifier = classifier.to(device)
 
-    def lesson(
-        self,
-        student: Outputs,
-        mentors: Sequence[Outputs],
-        target: Tensor,
-        index: Tensor | None = None,
-    ) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The cross-entropy of the normalised logits, and the term."""
-        term = self.term(student, mentors[0], target)
-        here, there = (Outputs(self.normalized(o.logits)) for o in (student, mentors[0]))
-        return feature_lesson(here, [there], target, term.unsqueeze(0), self.task_weight)
+        student, mentor = signals.outputs
+        term = self.term(student, mentor, signals.label)
+        said = [Outputs(self.normalized(one.logits)) for one in (student, mentor)]
+        normalized = outputs_as_signals(said, signals.label)
+        return feature_lesson(normalized, term.unsqueeze(0), self.task_weight)
 
     def term(
         self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson
-from classroomkd.methods.base import Outputs, SingleMethod, feature_lesson
+from classroomkd.core import Lesson, Signals
+from classroomkd.methods.base import Outputs, SingleMethod, feature_lesson, outputs_as_signals
 from classroomkd.methods.heads import Head, Projector, frozen_copy, head_map
 from classroomkd.methods.options import Count, Weight
 from classroomkd.methods.pairs import same_size
@@ -69,20 +69,14 @@ class SimKD(SingleMethod):
             raise self.not_set_up("has no projector yet")
         return Head(self.projector, self.classifier)
 
-    def lesson(
-        self,
-        student: Outputs,
-        mentors: Sequence[Outputs],
-        target: Tensor,
-        index: Tensor | None = None,
-    ) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The distance of the maps; scores are those of the teacher's classifier."""
+        student, mentor = signals.outputs
         projected = self._project(student)
-        term = self._distance(projected, mentors[0])
+        term = self._distance(projected, mentor)
         logits = self.head().classifier(projected.detach().mean((2, 3)))
-        return feature_lesson(
-            Outputs(logits), mentors, target, term.unsqueeze(0), task_weight=self.task_weight
-        )
+        reused = outputs_as_signals([Outputs(logits), mentor], signals.label)
+        return feature_lesson(reused, term.unsqueeze(0), self.task_weight)
 
     def term(
         self, student: Outputs, mentor: Outputs, target: Tensor, index: Tensor | None = None

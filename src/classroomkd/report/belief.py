@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.models.pose.codec import Codec
 
 

@@ -5,15 +5,16 @@ Shapes: ``M`` mentors, ``B`` persons, ``U`` joints, ``K`` bins.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from classroomkd.core import Lesson, compose_lesson
-from classroomkd.core.filter import Blocks, Group
-from classroomkd.core.lesson import Task, labels
+from classroomkd.core import Lesson, make_signals
+from classroomkd.core.filter import Group
+from classroomkd.core.lesson import labels
+from classroomkd.core.signals import Blocks, TaskLoss
 from classroomkd.data.pose import PoseBatch
 from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
 from classroomkd.engine.precision import autocast
@@ -40,7 +41,7 @@ class PoseLoss:
     sigmas: Tensor
 
 
-def squared_error(encoded: Blocks) -> Task:
+def squared_error(encoded: Blocks) -> TaskLoss:
     r"""The usual task of heatmaps, in the unit of the mentors' terms.
 
     .. math:: \frac{\beta^2}{2 K} \sum_k (h_k - g_k)^2
@@ -59,7 +60,7 @@ def squared_error(encoded: Blocks) -> Task:
     return task
 
 
-def anchored_likelihood(encoded: Blocks) -> Task:
+def anchored_likelihood(encoded: Blocks) -> TaskLoss:
     r"""The cross-entropy over bins, and the part of the squared error that it does not see.
 
     .. math:: CE(\sigma(\beta g), \sigma(\beta h))
@@ -100,7 +101,7 @@ def pose_training_step(
     Args:
         student: gets gradients from ``lesson.loss``.
         mentors: may be empty.
-        method: one that is made of choices (see `Method.composition`).
+        method: one that takes units.
         batch: on the networks' device.
         pose_loss: what scores, units and the task are.
         precision: ``"fp32"`` or ``"bf16"`` (autocast).
@@ -137,9 +138,6 @@ def pose_lesson(
     group: Group | None = None,
 ) -> Lesson:
     """The lesson of what student and mentors have said; see `pose_training_step`."""
-    composed = method.composition()
-    assert composed is not None  # checked with the recipe
-    own, choices = composed
     codec = student.codec
     encoded = codec.logits(codec.encode(batch.points))
     task = {"mse": squared_error, "ce": anchored_likelihood}[pose_loss.task](encoded)
@@ -152,16 +150,17 @@ def pose_lesson(
             torch.stack(points), batch.points, batch.visible, batch.area, pose_loss.sigmas
         )
         rank_divergence = missed[0], missed[1:]
-    return compose_lesson(
-        replace(choices, task=task),
+    signals = make_signals(
         codec.logits(outputs),
         [opinion.logits for opinion in said],
         tuple(block.softmax(-1) for block in encoded),
         unit_weight=batch.visible,
-        mentor_unit_weight=torch.ones_like(batch.visible)
-        if pose_loss.unlabelled == "teach"
-        else None,
+        mentor_unit_weight=(
+            torch.ones_like(batch.visible) if pose_loss.unlabelled == "teach" else None
+        ),
         mentor_mask=mentor_mask,
         rank_divergence=rank_divergence,
-        group=group or own,
+        task_loss=task,
+        group=group,
     )
+    return method(signals)

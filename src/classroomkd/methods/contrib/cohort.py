@@ -3,7 +3,7 @@
 Shapes: ``M`` mentors, ``B`` samples, ``C`` classes, ``D`` width of a pooled feature.
 """
 
-from collections.abc import Sequence
+from functools import partial
 from math import exp
 from typing import Annotated
 
@@ -11,10 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from classroomkd.core import Lesson, make_lesson
+from classroomkd.core import Lesson, Signals, make_lesson
 from classroomkd.core.divergence import cross_entropy
 from classroomkd.core.filter import score_mentors
-from classroomkd.core.inputs import parse
 from classroomkd.core.lesson import squeeze_groups
 from classroomkd.methods.base import Method, Outputs
 from classroomkd.methods.pairs import exact
@@ -73,29 +72,22 @@ class CohortMethod(Method):
             )
         return exact(network.features["pooled"])
 
-    def ensemble_lesson(
-        self,
-        student: Outputs,
-        mentors: Sequence[Outputs],
-        target: Tensor,
-        task_loss: Tensor,
-        term: Tensor,
-    ) -> Lesson:
+    def ensemble_lesson(self, signals: Signals, task_loss: Tensor, term: Tensor) -> Lesson:
         """The lesson of a task loss ``[B]`` and of what an ensemble teaches ``[B]``.
 
         Without mentors there is no ensemble, and the task is all.
         """
-        blocks, others, targets, _, _ = parse(student.logits, [m.logits for m in mentors], target)
-        scores = score_mentors(blocks, others, targets)
-        count = max(len(mentors), 1)
-        number = scores.mentor_divergence.new_full
+        scores = score_mentors(signals)
+        mentors = len(scores.valid)
+        count = max(mentors, 1)
+        number = partial(scores.valid.new_full, (), dtype=scores.dtype)
         return squeeze_groups(
             make_lesson(
                 scores,
                 task_loss,
-                (term / count).expand(len(mentors), -1),
-                weight=number((), self.ramp * self.weight / count),
-                temperature=number((), self.temperature),
+                (term / count).expand(mentors, -1),
+                weight=number(fill_value=self.ramp * self.weight / count),
+                temperature=number(fill_value=self.temperature),
             )
         )
 

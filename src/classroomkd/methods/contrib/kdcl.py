@@ -3,15 +3,13 @@
 Shapes: ``K`` networks, the student and its mentors; ``B`` samples, ``C`` classes.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from classroomkd.core import Lesson
+from classroomkd.core import Lesson, Signals
 from classroomkd.core.divergence import cross_entropy
-from classroomkd.methods.base import Outputs
 from classroomkd.methods.contrib.cohort import CohortMethod
 from classroomkd.methods.options import Temperature, Weight
 from classroomkd.methods.pairs import exact
@@ -56,12 +54,14 @@ class KDCL(CohortMethod):
         super().__init__(temperature, weight)
         self.ensemble = {"minlogit": least_logits, "naive": best_logits}[ensemble]
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The cross-entropy, and the divergence from the ensemble."""
+        student, *mentors = signals.outputs
+        target = signals.label
         logits = torch.stack([exact(n.logits.detach()) for n in (student, *mentors)])
         term = self.imitation(student, self.soften(self.ensemble(logits, target)))
         task_loss = cross_entropy(student.logits, target)
-        return self.ensemble_lesson(student, mentors, target, task_loss, term)
+        return self.ensemble_lesson(signals, task_loss, term)
 
 
 def least_logits(logits: Tensor, target: Tensor) -> Tensor:

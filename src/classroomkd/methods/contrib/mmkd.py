@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from classroomkd.core import Lesson, make_lesson
+from classroomkd.core import Lesson, Signals, make_lesson
 from classroomkd.core.divergence import cross_entropy, kl_divergence
 from classroomkd.core.filter import everyone, score_mentors
-from classroomkd.core.inputs import parse
 from classroomkd.core.lesson import squeeze_groups
 from classroomkd.methods.base import Method, Outputs
 from classroomkd.methods.heads import Projector, head_map
@@ -161,10 +160,11 @@ class MMKD(Method):
         networks = self.matching.weighing.parameters()
         self.adam = torch.optim.Adam(networks, self.meta_rate, weight_decay=self.meta_decay)
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The cross-entropy, and what the mentors teach at the weights of now."""
-        blocks, others, targets, _, _ = parse(student.logits, [m.logits for m in mentors], target)
-        scores = score_mentors(blocks, others, targets)
+        student, *mentors = signals.outputs
+        target = signals.label
+        scores = score_mentors(signals)
         task_loss = self.task_weight * cross_entropy(student.logits, target)
         if not mentors:
             return squeeze_groups(
@@ -172,7 +172,7 @@ class MMKD(Method):
             )
         feature = head_map(student.features, "student")
         terms = self._matching(mentors).terms(student.logits, feature, clean(mentors))
-        temperature = scores.mentor_divergence.new_full((), self.temperature)
+        temperature = scores.valid.new_full((), self.temperature, dtype=scores.dtype)
         return squeeze_groups(
             make_lesson(
                 scores,

@@ -9,7 +9,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson
+from classroomkd.core import Lesson, Signals
 from classroomkd.core.divergence import cross_entropy
 from classroomkd.methods.base import Outputs
 from classroomkd.methods.contrib.cohort import CohortMethod, Share
@@ -76,8 +76,10 @@ class OKDDip(CohortMethod):
             for width, h in features.items():
                 maps[width] = nn.Linear(h.shape[1], dim, bias=False, device=h.device)
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The leader's lesson: the cross-entropy, and the divergence from the mentors' mean."""
+        student, *mentors = signals.outputs
+        target = signals.label
         task_loss = cross_entropy(student.logits, target)
         for mentor in mentors:
             self.pooled(mentor)  # read by the peers' loss only, but missed at once
@@ -85,7 +87,7 @@ class OKDDip(CohortMethod):
         if mentors:
             said = torch.stack([self.soften(m.logits.detach()) for m in mentors])
             term = self.imitation(student, torch.logsumexp(said, dim=0) - log(len(mentors)))
-        return self.ensemble_lesson(student, mentors, target, task_loss, term)
+        return self.ensemble_lesson(signals, task_loss, term)
 
     def peer_loss(
         self, student: Outputs, mentors: Sequence[Outputs], trained: Sequence[int], target: Tensor

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from classroomkd.core import Lesson
+from classroomkd.core import Lesson, Signals
 from classroomkd.core.divergence import cross_entropy
 from classroomkd.methods.base import Outputs
 from classroomkd.methods.contrib.cohort import CohortMethod, Share
@@ -82,13 +82,15 @@ class ONE(CohortMethod):
         widths = [self.pooled(network).shape[1] for network in (student, *mentors)]
         self.gate = Gate(sum(widths), len(widths)).to(student.logits.device)
 
-    def lesson(self, student: Outputs, mentors: Sequence[Outputs], target: Tensor) -> Lesson:
+    def lesson(self, signals: Signals) -> Lesson:
         """The student's lesson, and the gate's."""
+        student, *mentors = signals.outputs
+        target = signals.label
         shares = self.shares((student, *mentors))
         ensemble = mixture(shares, [student.logits, *(m.logits.detach() for m in mentors)])
         task_loss = cross_entropy(student.logits, target) + cross_entropy(ensemble, target)
         term = self.imitation(student, self.soften(ensemble.detach()))
-        return self.ensemble_lesson(student, mentors, target, task_loss, term)
+        return self.ensemble_lesson(signals, task_loss, term)
 
     def peer_loss(
         self, student: Outputs, mentors: Sequence[Outputs], trained: Sequence[int], target: Tensor

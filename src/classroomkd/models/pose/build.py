@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.models.external.pixels import IMAGENET_MEAN, IMAGENET_STD
 from classroomkd.models.pose.from_timm import TimmBackbone
 from classroomkd.models.pose.heads import HEADS, HeatmapHead, SimCCHead

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.models.pose.grid import Grid
 from classroomkd.models.pose.peaks import map_peak, row_peak
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.models.pose.codec import Codec, HeatmapCodec
 from classroomkd.models.pose.network import PoseNetwork
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.models import detection
 from torchvision.ops import roi_align
 
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.errors import ClassroomError
 from classroomkd.models.external.origins import fetching
 from classroomkd.models.pose.codec import HeatmapCodec

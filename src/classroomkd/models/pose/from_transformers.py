@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.errors import ClassroomError
 from classroomkd.models.external.origins import fetching, require
 from classroomkd.models.external.pixels import IMAGENET_MEAN, IMAGENET_STD

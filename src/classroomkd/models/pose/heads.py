@@ -10,7 +10,7 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.models.pose.codec import Codec, heatmap_codec, simcc_codec
 from classroomkd.models.pose.grid import Grid
 

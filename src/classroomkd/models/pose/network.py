@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.models.external.pixels import IMAGENET_MEAN, IMAGENET_STD
 from classroomkd.models.network import Normalize
 from classroomkd.models.pose.codec import Codec

@@ -20,7 +20,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from classroomkd.core.filter import Blocks
+from classroomkd.core.signals import Blocks
 from classroomkd.models.pose.codec import Codec, HeatmapCodec
 from classroomkd.models.pose.grid import Grid
 
