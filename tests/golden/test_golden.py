@@ -31,6 +31,9 @@ def test_student(name, recorded, students):
 
 
 def test_ways_that_end_alike(students):
-    """A run that was interrupted ends as one that was not, and so does one that reads its bank."""
+    """A run that was interrupted, or that fills a bank, ends as one that was and does not.
+
+    One that reads its bank does not: it learns from logits that are stored in float16.
+    """
     assert students["resumed"] == students["classroom"]
-    assert students["bank-read"] == students["bank-filled"]
+    assert students["bank-filled"] == students["classroom"]
