@@ -54,10 +54,10 @@ student's parameters is more than 20 times the task's where a recipe chooses opt
 for usual ones), or less than a fiftieth of it.
 """
 GROUPS = {
-    "No mentor": lambda cls: cls.num_mentors == "nobody",
+    "No mentor": lambda cls: cls.num_mentors == 0,
     "Poses": lambda cls: cls.kind == "pose",
     "Mentors that train along": lambda cls: cls.kind == "online",
-    "Several mentors": lambda cls: cls.num_mentors == "all",
+    "Several mentors": lambda cls: cls.num_mentors == "many",
     "One teacher, by its logits": lambda cls: not cls.needs_features,
     "One teacher, by its features": lambda cls: True,
 }

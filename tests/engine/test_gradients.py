@@ -23,7 +23,7 @@ def held(name, networks, **options):
     """The student, and a function that holds a lesson of a method with it."""
     method = create_method(name, **options)
     student, *mentors = networks
-    mentors = {"nobody": [], "one": mentors[:1], "all": mentors}[method_class(name).num_mentors]
+    mentors = {0: [], 1: mentors[:1], "many": mentors}[method_class(name).num_mentors]
     count = B * method.views
     images = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     target = torch.tensor([0, 1, 2, 3, 4, 1]).repeat(method.views)
