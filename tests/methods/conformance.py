@@ -35,6 +35,7 @@ EXEMPT: dict[str, dict[str, str]] = {
     },
     "nothing_is_taught_where_all_agree": {
         "nkd": "its terms are cross-entropies, not divergences: see test_nkd",
+        "rld": "who agrees with a mentor that errs is still drawn to the label: see test_mixtures",
     },
     "teaches_in_a_classroom_by_its_weights": {
         "crd": "remembers a batch, so that a second call gives another term: see test_contrastive",

@@ -262,7 +262,7 @@ def feature_lesson(signals: Signals, mentor_loss: Tensor, task_weight: float = 1
             samples to each other.
         task_weight: of the cross-entropy; 0 leaves it out.
     """
-    logits = signals.student[0].squeeze(1)
+    logits = signals.outputs[0].logits
     # A gradient of 0 would let weight decay and momentum move what nothing teaches; none does not.
     logits = logits if task_weight else logits.detach()
     task_loss = task_weight * cross_entropy(logits, signals.label)
