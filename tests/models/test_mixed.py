@@ -27,7 +27,7 @@ FEATURE_METHODS = [
     if method_class(name).needs_features and method_class(name).num_mentors != 0
 ]
 PREACTIVATIONS = {name for name in FEATURE_METHODS if method_class(name).needs_preactivations}
-POOLED_MAP = {"simkd", "ca_mkd"}  # methods that read the map that a network pools
+POOLED_MAP = {"simkd", "ca_mkd", "mmkd"}  # methods that read the map that a network pools
 POOLS_A_MAP = {"resnet8", CNN}
 PAIRS = [
     (CNN, CNN), (CNN, "vit"), ("vit", "resnet8"), ("resnet8", "swin"), ("swin", CNN),
@@ -79,6 +79,10 @@ def works(method, student, mentor):
     """Whether a pair shows what a method reads."""
     if method in PREACTIVATIONS:
         return {student, mentor} <= {"resnet8"}
+    if method == "srrl":  # the teacher's classifier reads the student's pooled map
+        return student in POOLS_A_MAP
+    if method == "shake":  # fuses three stages of the teacher
+        return mentor != "swin"
     return method not in POOLED_MAP or {student, mentor} <= POOLS_A_MAP
 
 
