@@ -31,9 +31,7 @@ def methods() -> Iterator[str]:
 
 def method_needs(method: type[Method]) -> Iterator[str]:
     """What a method needs: how many mentors, features, views, in words."""
-    yield {0: "no mentor", 1: "one teacher", "many": "several mentors"}[
-        method.num_mentors
-    ]
+    yield {0: "no mentor", 1: "one teacher", "many": "several mentors"}[method.num_mentors]
     if method.needs_features:
         yield "features"
     if method.needs_preactivations:
