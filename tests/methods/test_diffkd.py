@@ -257,7 +257,7 @@ def test_who_learns_from_which_term():
     assert part.encoder[0].weight.grad is None
     for weight in (
         denoiser.align.weight,
-        denoiser.mixer.select.weight,
+        denoiser.mixer.choose.weight,
         denoiser.predictor.embedding.weight,
     ):
         assert weight.grad.any()

@@ -273,7 +273,7 @@ class Mixer(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.block = self.layers(channels)
-        self.select = nn.Linear(channels, 2)
+        self.choose = nn.Linear(channels, 2)
 
     def layers(self, channels: int) -> nn.Module:
         """From maps to maps that are pooled for the choice."""
@@ -281,7 +281,7 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The share of the map."""
-        chosen = self.select(self.block(x).mean((2, 3)))
+        chosen = self.choose(self.block(x).mean((2, 3)))
         return torch.softmax(chosen, 1)[:, :1, None, None]
 
 
