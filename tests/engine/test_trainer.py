@@ -173,10 +173,10 @@ def test_a_methods_own_parameters_are_trained_and_saved(digits_recipe, tmp_path)
     classroom.method.scale = torch.nn.Parameter(torch.tensor(2.0))
     lesson_of = classroom.method.lesson
 
-    def lesson(student, mentors, target):
+    def lesson(signals):
         from dataclasses import replace
 
-        taught = lesson_of(student, mentors, target)
+        taught = lesson_of(signals)
         return replace(taught, loss=taught.loss * classroom.method.scale)
 
     classroom.method.lesson = lesson

@@ -218,7 +218,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware of this run."""
     packages = ("classroomkd", "torch", "torchvision", "lightning", "numpy")
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "commit": _commit(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
