@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from classroomkd import ClassroomLoss, classroom_loss
+from classroomkd.core import combine, compose_lesson, make_signals
 from classroomkd.core import loss as loss_module
-from classroomkd.core import make_signals
 from classroomkd.methods import Method, create_method
 
 B, C, M = 5, 7, 3
@@ -118,6 +118,10 @@ def test_names_of_before_are_taken_for_one_release():
     with pytest.warns(DeprecationWarning, match="heard is now called mentor_mask"):
         old = classroom_loss(*blocks, heard=heard)
     assert torch.equal(old.loss, classroom_loss(*blocks, mentor_mask=heard).loss)
+    choices = ClassroomLoss().choices()[1]
+    with pytest.warns(DeprecationWarning, match="compose_lesson"):
+        composed = compose_lesson(choices, *blocks)
+    assert torch.equal(composed.loss, combine(make_signals(*blocks), choices).loss)
     with pytest.warns(DeprecationWarning, match="listens is now called num_mentors"):
 
         class Old(Method):

@@ -3,6 +3,7 @@
 Shapes: ``M`` mentors, ``B`` samples, ``C`` classes, ``U`` units, ``K`` bins.
 """
 
+import warnings
 from typing import Literal
 
 from torch import Tensor, nn
@@ -179,6 +180,38 @@ def classroom_lesson(
     """The lesson of choices that are made; see `classroom_loss`."""
     if require_correct and group != "unit" and signals.has_units:
         raise ValueError("require_correct with several units needs group='unit': units differ")
+    return combine(signals, choices, group)
+
+
+@with_old_names
+def compose_lesson(
+    choices: Choices,
+    student_logits: Logits,
+    mentor_logits: MentorLogits,
+    target: Logits,
+    *,
+    unit_weight: Tensor | None = None,
+    mentor_unit_weight: Tensor | None = None,
+    mentor_mask: Tensor | None = None,
+    rank_divergence: tuple[Tensor, Tensor] | None = None,
+    group: Group = "sample",
+) -> Lesson:
+    """`combine` by its name and arguments of before; it goes in the next release."""
+    warnings.warn(
+        "compose_lesson(choices, ...) is now combine(make_signals(...), choices); the old name goes"
+        " in the next release",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    signals = make_signals(
+        student_logits,
+        mentor_logits,
+        target,
+        unit_weight=unit_weight,
+        mentor_unit_weight=mentor_unit_weight,
+        mentor_mask=mentor_mask,
+        rank_divergence=rank_divergence,
+    )
     return combine(signals, choices, group)
 
 
