@@ -139,6 +139,8 @@ def test_bench_runs_a_suite_and_shows_it_again(cli, tmp_path):
     assert code == 1
     assert err.startswith("error: 1 run failed\n  bad-s0: epoch 1: the loss is no longer finite")
     assert "alone-s0: epoch 1/1" in text
+    assert "report.html" in text
+    assert "bad-s0 failed: epoch 1" in (out / "report.html").read_text()
     shown, values = tmp_path / "shown" / "table.md", tmp_path / "table.json"
     numbers, tex = tmp_path / "table.csv", tmp_path / "table.tex"
     files = ("--markdown", shown, "--json", values, "--csv", numbers, "--latex", tex)

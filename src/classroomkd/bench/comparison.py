@@ -1,4 +1,6 @@
-"""A suite's runs over their seeds, beside what they are compared with. Run folders alone are read.
+"""A suite's runs over their seeds, beside what they are compared with.
+
+Run folders are read; of a run whose folder is gone, its row of ``runs.csv``.
 
 Results on the test set, which the task chooses (top-1 in classification), are in percent; the
 *chosen* epoch is the one that was best on the development split.
@@ -10,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from classroomkd.bench.records import searched_options
+from classroomkd.bench.records import kept_records, kept_summary, searched_options
 from classroomkd.config.suite import BEST_SINGLE, Suite, run_folder
 from classroomkd.engine.runs import RunFolder
 from classroomkd.statistics import Difference, Sample, holm, paired_difference
@@ -92,12 +94,15 @@ Summaries = Mapping[int, dict[str, Any]]  # by seed
 
 
 def _summaries(suite: Suite, name: str, out: Path) -> Summaries:
-    """What is in ``summary.json`` of the seeds that are finished."""
+    """What is in ``summary.json`` of the seeds that are finished, or was kept of it."""
+    kept = {seed: row for (run, seed), row in kept_records(suite, out).items() if run == name}
     folders = {seed: run_folder(out, name, seed) for seed in suite.seeds_of(name)}
     return {
-        seed: RunFolder(folder).read_json("summary.json")
+        seed: kept_summary(kept[seed])
+        if seed in kept
+        else RunFolder(folder).read_json("summary.json")
         for seed, folder in folders.items()
-        if (folder / "summary.json").exists()
+        if seed in kept or (folder / "summary.json").exists()
     }
 
 
@@ -153,7 +158,7 @@ def _row(
         method=first.get("method"),
         result=headline_of(first) if first else None,
         seeds=tuple(own),
-        options=searched_options(suite, name, RunFolder(folders[0]).raw()) if folders else (),
+        options=_options(suite, name, out, own),
         last=Sample(_results(own, "last")),
         chosen=Sample(_results(own, "best")),
         dev=Sample(_results(own, "best", "dev")),
@@ -161,6 +166,17 @@ def _row(
         best=best,
         against=against,
     )
+
+
+def _options(suite: Suite, name: str, out: Path, own: Summaries) -> tuple[str, ...]:
+    """What the search chose for a run, from its first finished seed."""
+    if not own:
+        return ()
+    seed = next(iter(own))
+    folder = run_folder(out, name, seed)
+    if folder.exists():
+        return searched_options(suite, name, RunFolder(folder).raw())
+    return tuple(kept_records(suite, out)[name, seed]["options"].split())
 
 
 def _against_all(summaries: Mapping[str, Summaries], reference: str) -> dict[str, Compared]:

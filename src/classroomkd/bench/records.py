@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classroomkd.bench.search import trials_of
+from classroomkd.bench.search import Trial, trials_of
 from classroomkd.config.search import written
 from classroomkd.config.suite import Suite, run_folder
-from classroomkd.engine.runs import RunFolder
+from classroomkd.engine.runs import RunFolder, read_table
+from classroomkd.tasks import headline_of
 
 
 def write_records(suite: Suite, out: Path) -> None:
@@ -45,11 +46,63 @@ def _run_record(suite: Suite, name: str, seed: int, run: RunFolder) -> dict[str,
         "student": summary["student"],
         "method": summary["method"],
         "seed": seed,
+        "mentors": _joined(summary.get("mentors", ())),
+        "headline": headline_of(summary),
         "options": _joined(searched_options(suite, name, run.raw())),
         **{f"last_{key}": value for key, value in summary["last"].items()},
         **{f"selected_{key}": value for key, value in summary["best"].items()},
         "seconds": environment.get("seconds"),
     }
+
+
+def kept_records(suite: Suite, out: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Rows of ``runs.csv`` whose run folder is gone, by run and seed: it was kept without them."""
+    rows = {(str(row["run"]), row["seed"]): row for row in read_table(out / "runs.csv")}
+    return {
+        (name, seed): rows[name, seed]
+        for name in suite.runs
+        for seed in suite.seeds_of(name)
+        if (name, seed) in rows and not run_folder(out, name, seed).exists()
+    }
+
+
+def kept_summary(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of ``runs.csv`` keeps of the run's ``summary.json``."""
+
+    def results(prefix: str) -> dict[str, Any]:
+        return {
+            key.removeprefix(prefix): value
+            for key, value in record.items()
+            if key.startswith(prefix) and value != ""
+        }
+
+    return {
+        "student": record["student"],
+        "method": record["method"],
+        "mentors": str(record.get("mentors", "")).split(),
+        "headline": record.get("headline", "top1"),
+        "last": results("last_"),
+        "best": results("selected_"),
+    }
+
+
+def trials_or_kept(suite: Suite, out: Path) -> list[Trial]:
+    """Every trial of a suite: of its folders or, where they are gone, of ``search.csv``."""
+    path = out / "search.csv"
+    if (out / "search").exists() or not path.exists():
+        return trials_of(suite, out)
+    return [
+        Trial(
+            run=str(row["run"]),
+            rung=int(row["rung"]),
+            epochs=int(row["epochs"]),
+            options=tuple(str(row["options"]).split()),
+            dev=None if row["dev"] == "" else float(row["dev"]),
+            kept=row["kept"] == "yes",
+        )
+        for row in read_table(path)
+        if row["run"] in suite.runs
+    ]
 
 
 def search_records(suite: Suite, out: Path) -> list[dict[str, Any]]:

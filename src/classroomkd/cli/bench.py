@@ -1,5 +1,6 @@
 """The commands that compare and measure."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +77,10 @@ def suite_(
     as_json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The page; report.html of the suite's folder otherwise."),
+    ] = None,
     published: Published = False,
 ) -> None:
     r"""Train a suite's runs over their seeds, and compare them with its baseline.
@@ -98,7 +103,8 @@ def suite_(
     All mistakes of all runs are listed before the first is trained. Finished
     runs are kept and interrupted ones go on: give the same command again.
     Differences are paired by seed, with 95 % intervals (Student's t).
-    The suite's folder keeps every result in runs.csv, every trial in search.csv.
+    The suite's folder keeps every result in runs.csv, every trial in search.csv,
+    and report.html shows them (with --table, only if --html is given).
     """
     from classroomkd.config.suite import load_suite
 
@@ -119,16 +125,25 @@ def suite_(
         )
 
     from classroomkd.bench.comparison import compare
-    from classroomkd.bench.search import trials_of
+    from classroomkd.bench.records import trials_or_kept
     from classroomkd.bench.tables import to_table, write_tables
 
-    rows, trials = compare(checked, folder), trials_of(checked, folder)
+    rows, trials = compare(checked, folder), trials_or_kept(checked, folder)
     files = {"markdown": markdown, "as_csv": as_csv, "latex": latex, "as_json": as_json}
     write_tables(checked, rows, trials, **files)
     say(to_table(checked, rows))
     if changed := changed_runs(checked, folder):
         why = "its recipe, or what it needs, has changed or is gone"
         say(f"not known to be of this suite as it is now ({why}): {', '.join(changed)}")
+    if html or not table:
+        from classroomkd.report.suite import write_suite_report
+
+        command = shlex.join(
+            ["classroomkd", "bench", suite, *(overrides or []), "--out", str(folder)]
+            + ["--published"] * published
+        )
+        page = write_suite_report(checked, folder, html, command=command, failures=failures)
+        say(f"report: {page}")
     if failures:
         lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
         count = "1 run" if len(failures) == 1 else f"{len(failures)} runs"

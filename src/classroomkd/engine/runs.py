@@ -36,6 +36,10 @@ PLACES = {f"train.{key}" for key in ("device", "devices", "student_placement", "
 """What may change when a run is resumed: where it is trained, not what."""
 
 
+TEXTS = ("mentor", "mentors", "run", "suite", "commit", "method", "student", "options")
+"""Columns that hold no number, even where a name looks like one."""
+
+
 class RunFolder:
     """Names of a run's files, and how they are written and read.
 
@@ -194,15 +198,18 @@ class RunFolder:
 
     def read_csv(self, name: str) -> list[dict[str, Any]]:
         """The rows of a CSV file, numbers as floats; empty if there is none."""
-        path = self.path / name
-        if not path.exists():
-            return []
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [
-            {key: text if key == "mentor" else _number(text) for key, text in row.items()}
-            for row in rows
-        ]
+        return read_table(self.path / name)
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file, numbers as floats; empty if there is none."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {key: text if key in TEXTS else _number(text) for key, text in row.items()} for row in rows
+    ]
 
 
 def _number(text: str) -> float | int | str:

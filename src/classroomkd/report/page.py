@@ -1,20 +1,17 @@
 """One self-contained HTML file about one or more runs: it loads nothing, and prints."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from classroomkd.errors import ClassroomError
 from classroomkd.report import words
 from classroomkd.report.facts import environment_facts, protocol_facts
 from classroomkd.report.figures import DASHES, learning_curves, mentor_charts
 from classroomkd.report.read import RunRecord, read_runs
-from classroomkd.report.svg import DARK, LIGHT
+from classroomkd.report.svg import LIGHT
 from classroomkd.report.table import (
     DASH,
     StudentRow,
@@ -23,6 +20,7 @@ from classroomkd.report.table import (
     student_rows,
     what_differs,
 )
+from classroomkd.report.template import fill, replace_page
 from classroomkd.tasks import result_title
 
 PICTURES = "pictures.json"
@@ -65,13 +63,7 @@ def write_report(runs: Sequence[Path | str], out: Path | str) -> Path:
     """
     page = render(read_runs(runs))
     path = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise ClassroomError(f"the report cannot be written to {path}: {error}") from error
+    replace_page(path, page)
     return path
 
 
@@ -82,15 +74,8 @@ def render(records: Sequence[RunRecord]) -> str:
     # drawn by this package, with every label escaped: charts alone are not escaped again
     others = list(dict.fromkeys(name for record in records for name in record.results))
     curves = [Markup(svg) for svg in learning_curves(records, looks)]
-    environment = Environment(
-        loader=PackageLoader("classroomkd", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return fill(
+        "page.html.j2",
         title=_title(records),
         compared=words.compared(rows),
         verdicts=words.verdicts(rows),
@@ -108,7 +93,6 @@ def render(records: Sequence[RunRecord]) -> str:
         albums=_albums(records),
         protocol=protocol_facts(records),
         environment=environment_facts(records),
-        palette=list(zip(LIGHT, DARK, strict=True)),
     )
 
 
