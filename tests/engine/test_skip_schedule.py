@@ -26,10 +26,12 @@ def test_roll_calls():
         asked.append(skip_schedule.call())
         skip_schedule.note(lesson(*shares))
     assert asked[:3] == [[True] * 3] * 3  # the first interval is for getting to know them
-    assert asked[3] == [True] * 3  # a roll call
+    assert asked[3] == [True] * 3  # a probe step
     assert asked[4:6] == [[True, False, True]] * 2  # the second taught a tenth, less than a fifth
     assert asked[6] == [True] * 3
-    assert asked[7:9] == [[True] * 3] * 2  # at the last roll call it taught nine tenths: it is back
+    assert (
+        asked[7:9] == [[True] * 3] * 2
+    )  # at the last probe step it taught nine tenths: it is back
     assert skip_schedule.shares() == pytest.approx([1, 0.8, 1])
     skip_schedule.begin()
     assert skip_schedule.call() == [True] * 3

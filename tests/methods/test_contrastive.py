@@ -276,7 +276,7 @@ def test_the_step_reads_nothing_back():
 
 def test_it_says_what_is_missing():
     student, mentors, target, index = batch()
-    with pytest.raises(RuntimeError, match=r"call method\.enroll.* before method\.setup"):
+    with pytest.raises(RuntimeError, match=r"call method\.on_train_set.* before method\.setup"):
         create_method("crd").setup(student, mentors)
     bare = create_method("crd")
     bare.on_train_set(NUMBERS, LABELS)

@@ -65,7 +65,7 @@ class Skip(Section):
     """Ask mentors that hardly teach only now and then (not in the paper)."""
 
     below: float = Field(default=0.05, gt=0, le=1, description="share of samples that they teach")
-    every: int = Field(default=16, ge=2, description="steps from one roll call to the next")
+    every: int = Field(default=16, ge=2, description="steps from one probe step to the next")
 
 
 def _epochs_or_count(raw: Any) -> Any:

@@ -86,7 +86,7 @@ def build_classroom(
             len(classes),
             open_stores(recipe, train_set, mentors, say),
             recipe.bank.top if recipe.bank else None,
-            _attendance(recipe, method, mentors),
+            _skip_schedule(recipe, method, mentors),
             team,
             shared=recipe.train.mentor_placement == "shard",
         ),
@@ -111,7 +111,7 @@ def _enlargements(student: Network, mentors: list[Mentor], train_set: ImageSet) 
             )
 
 
-def _attendance(recipe: Recipe, method: Method, mentors: list[Mentor]) -> SkipSchedule | None:
+def _skip_schedule(recipe: Recipe, method: Method, mentors: list[Mentor]) -> SkipSchedule | None:
     skip = recipe.train.skip
     if skip is None or not mentors:
         return None

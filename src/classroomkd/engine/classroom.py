@@ -33,7 +33,7 @@ class Classroom:
         train: augmented views, in an order of their own for each epoch.
         dev: plain images of the development split, or None without one.
         device: where everything lies.
-        hearing: what the mentors say about a batch, live or from the recipe's bank.
+        mentor_outputs: what the mentors say about a batch, live or from the recipe's bank.
         team: the processes that train the student together.
         first: looks at the first lesson, if anybody does.
     """

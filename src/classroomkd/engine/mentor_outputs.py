@@ -68,7 +68,7 @@ class MentorOutputs:
         classes: ``C``.
         stores: of the bank, one to a mentor; None for a mentor that is always asked.
         top: how many classes are stored beside the true one; None for all.
-        attendance: who is asked at which step; None for everybody at each.
+        skip_schedule: who is asked at which step; None for everybody at each.
         team: with others, a batch's images are this process's part of it, its targets and numbers
             are those of all samples, and so is what the mentors say.
         shared: whether each mentor is in one process of the team, which asks it for all.

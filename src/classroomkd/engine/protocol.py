@@ -20,7 +20,7 @@ class AnyClassroom(Protocol):
         train: batches of augmented views, in an order of their own for each epoch.
         dev: batches of plain views of the development split, or None without one.
         device: where everything lies.
-        hearing: who of the mentors is asked, and what a bank knows; None if all are, always.
+        mentor_outputs: who of the mentors is asked, and what a bank knows; None if all are, always.
         first: a `FirstLesson`, or None: nobody looks at it.
     """
 

@@ -12,17 +12,17 @@ from classroomkd.core import Lesson
 class SkipSchedule:
     """Who is asked at which step.
 
-    Every ``every`` steps there is a roll call, at which all are asked. A mentor that, since the
-    roll call before, taught less than the share ``below`` of the samples that it was asked about is
-    then asked at roll calls only, until it teaches more again. Each epoch begins with everybody
+    Every ``every`` steps there is a probe step, at which all are asked. A mentor that, since the
+    probe step before, taught less than the share ``below`` of the samples that it was asked about
+    is then asked at probe steps only, until it teaches more again. Each epoch begins with everybody
     present, so that a resumed run is that of one without a break.
 
-    What is read from the device is read at roll calls.
+    What is read from the device is read at probe steps.
 
     Args:
         count: ``M``.
         below: share of samples.
-        every: steps from one roll call to the next.
+        every: steps from one probe step to the next.
         always: places of mentors that are always asked.
     """
 
@@ -32,7 +32,7 @@ class SkipSchedule:
         self.steps = 0
         self.asked = [0] * count
         self._taught: Tensor | None = None
-        self._heard = [0] * count
+        self._counted = [0] * count
 
     def begin(self) -> None:
         """Begin an epoch."""
@@ -47,7 +47,7 @@ class SkipSchedule:
             asked = self.present
         self.steps += 1
         self.asked = [n + now for n, now in zip(self.asked, asked, strict=True)]
-        self._heard = [n + now for n, now in zip(self._heard, asked, strict=True)]
+        self._counted = [n + now for n, now in zip(self._counted, asked, strict=True)]
         return asked
 
     def note(self, lesson: Lesson) -> None:
@@ -65,9 +65,9 @@ class SkipSchedule:
         taught = self._taught.tolist()
         self.present = [
             place in self.always or share >= self.below * max(heard, 1)
-            for place, (share, heard) in enumerate(zip(taught, self._heard, strict=True))
+            for place, (share, heard) in enumerate(zip(taught, self._counted, strict=True))
         ]
-        self._taught, self._heard = None, [0] * len(self.present)
+        self._taught, self._counted = None, [0] * len(self.present)
 
 
 def silence(batch: int, classes: int, device: torch.device) -> Tensor:

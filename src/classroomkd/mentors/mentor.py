@@ -162,7 +162,7 @@ class AwayMentor(Mentor):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Raise a RuntimeError: whoever asks must share the answers of all processes."""
-        raise RuntimeError(f"{self.name} is in another process: ask through a Hearing")
+        raise RuntimeError(f"{self.name} is in another process: ask through MentorOutputs")
 
 
 class StoredMentor(Mentor):

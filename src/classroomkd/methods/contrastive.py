@@ -98,8 +98,8 @@ class CRD(PooledRelation):
         """Build the embeddings, and memories of random directions."""
         if self.rows is None:
             raise RuntimeError(
-                "crd remembers every sample: call method.enroll(index, target) with the training"
-                " set's sample numbers and labels before method.setup(student, mentors)"
+                "crd remembers every sample: call method.on_train_set(index, target) with the"
+                " training set's sample numbers and labels before method.setup(student, mentors)"
             )
         pooled = [self.pooled(outputs) for outputs in (student, mentors[0])]
         self.embed = nn.ModuleList(Embedding(feature.shape[1], self.dim) for feature in pooled)
@@ -114,7 +114,7 @@ class CRD(PooledRelation):
         pooled = self.pooled(student), self.pooled(mentor).detach()
         if self.rows is None or index is None or not self.embed:
             raise RuntimeError(
-                "crd has no memory yet: call method.enroll(index, target), then"
+                "crd has no memory yet: call method.on_train_set(index, target), then"
                 " method.setup(student, mentors) with the outputs of a first batch, before the"
                 " optimizer is made; term() needs the samples' numbers as index"
             )
