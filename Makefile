@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: cards demo test test-slow test-golden lint bench format clean
+.PHONY: cards demo test test-slow test-golden lint bench bench-speed bench-costs bench-strength format clean
 
 demo: .venv/installed  ## Train a small classroom on handwritten digits and write a report.
 	$(BIN)/classroomkd demo --out runs/demo
@@ -23,8 +23,11 @@ lint: .venv/installed  ## Style, types, and which room may import which.
 	$(BIN)/lint-imports
 
 bench: .venv/installed  ## Speed of the training step, and what each method costs.
-	$(BIN)/classroomkd bench speed
-	$(BIN)/classroomkd bench methods
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.costs
+
+bench-speed bench-costs bench-strength: bench-%: .venv/installed  ## One of the measurements.
+	$(BIN)/python -m benchmarks.$*
 
 cards: .venv/installed  ## docs/cards.md, from docstrings, options and tables.
 	$(BIN)/python docs/make_cards.py

@@ -32,10 +32,10 @@ HEAD = """\
 Written by `python docs/make_cards.py`; do not edit. Each card has what a method computes, where
 it comes from and in what it deviates, its options, and four kinds of facts:
 
-- **Cost**: its own forward and backward pass over the student's step, by `classroomkd bench
-  methods` ([conditions](results.md#what-a-method-costs)).
+- **Cost**: its own forward and backward pass over the student's step, by
+  `python -m benchmarks.costs` ([conditions](results.md#what-a-method-costs)).
 - **Strength**: the norm of the gradient of all that it adds to the task, over that of the
-  cross-entropy at weight 1, by `classroomkd bench strength`: a resnet8 that begins ("fresh") and
+  cross-entropy at weight 1, by `python -m benchmarks.strength`: a resnet8 that begins ("fresh") and
   one after three epochs alone ("trained"), on scikit-learn's digits, with the usual options,
   after any warm-up, in a batch of 64, with adapters and memories as they begin. On the student's
   *logits*, where a loss on features alone has no gradient, and on all its *parameters*, which

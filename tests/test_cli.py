@@ -246,9 +246,9 @@ def test_bank_commands(cli, recipe, tmp_path):
     assert (code, "it needs bank: {path: ...}" in err) == (1, True)
 
 
-def test_a_bench_of_methods(cli, monkeypatch):
-    code, out, _ = cli("bench", "methods", "--help")
-    assert (code, "student's step" in out) == (0, True)
+def test_measurements_are_told_to_have_moved(cli):
+    code, _, err = cli("bench", "methods", "--out", "costs.json")
+    assert (code, "python -m benchmarks.costs" in err) == (1, True)
 
 
 def test_resume_and_overwrite_exclude_each_other(cli, tmp_path):

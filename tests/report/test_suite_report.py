@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from classroomkd.bench.comparison import compare
-from classroomkd.bench.records import write_records
 from classroomkd.config.suite import Suite, run_folder
 from classroomkd.report.answer import answer, remarks
 from classroomkd.report.suite import write_suite_report
+from classroomkd.suite.comparison import compare
+from classroomkd.suite.records import write_records
 
 CLEAR = {"alone": (70.0, 71.0, 70.5), "kd": (75.0, 76.1, 75.4), "aver": (72.0, 72.9, 72.6)}
 SAME = {"alone": (70.0, 71.0, 70.5), "kd": (70.4, 70.8, 70.7), "aver": (70.9, 70.1, 70.3)}

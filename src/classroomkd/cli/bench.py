@@ -1,4 +1,4 @@
-"""The commands that compare and measure."""
+"""The command that compares."""
 
 import shlex
 from pathlib import Path
@@ -10,12 +10,19 @@ from typer.core import TyperGroup
 from classroomkd.cli.common import Published, say
 from classroomkd.errors import ClassroomError
 
+_MOVED = {"speed": "speed", "methods": "costs", "strength": "strength"}
+
 
 class BenchGroup(TyperGroup):
     """Reads ``bench FILE.yaml``, or a package suite's name, as ``bench suite FILE.yaml``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Put the command's name in where a suite stands in its place."""
+        if args[0] in _MOVED:
+            raise ClassroomError(
+                f"`classroomkd bench {args[0]}` is now `python -m benchmarks.{_MOVED[args[0]]}`, in"
+                " a checkout of the repository"
+            )
         suites = Path(__file__).parents[1] / "suites"
         if Path(args[0]).suffix in (".yaml", ".yml") or (suites / f"{args[0]}.yaml").is_file():
             args = ["suite", *args]
@@ -27,7 +34,7 @@ bench = typer.Typer(cls=BenchGroup, no_args_is_help=True)
 
 @bench.callback()
 def _bench() -> None:
-    """Compare methods over recipes and seeds (suite), or measure the engine (speed).
+    """Compare methods over recipes and seeds.
 
     `classroomkd bench FILE.yaml` is short for `classroomkd bench suite
     FILE.yaml`, and so is `classroomkd bench NAME`, of a suite of the package.
@@ -113,7 +120,7 @@ def suite_(
     names = [name for part in only or [] for name in part.split(",")]
     numbers = _numbers(seeds)
     failures: dict[str, str] = {}
-    from classroomkd.bench.suite import changed_runs, foresee, run_suite
+    from classroomkd.suite.runner import changed_runs, foresee, run_suite
 
     if dry_run:
         for line in foresee(checked, folder, only=names, seeds=numbers):
@@ -124,9 +131,9 @@ def suite_(
             checked, folder, only=names, seeds=numbers, jobs=jobs, overwrite=overwrite, say=say
         )
 
-    from classroomkd.bench.comparison import compare
-    from classroomkd.bench.records import trials_or_kept
-    from classroomkd.bench.tables import to_table, write_tables
+    from classroomkd.suite.comparison import compare
+    from classroomkd.suite.records import trials_or_kept
+    from classroomkd.suite.tables import to_table, write_tables
 
     rows, trials = compare(checked, folder), trials_or_kept(checked, folder)
     files = {"markdown": markdown, "as_csv": as_csv, "latex": latex, "as_json": as_json}
@@ -155,67 +162,3 @@ def _numbers(text: str | None) -> list[int]:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise ClassroomError(f"--seeds: numbers such as 0,1,2, not {text}") from None
-
-
-@bench.command()
-def speed(
-    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
-    student: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The student; MobileNetV2 if left out.")
-    ] = None,
-    mentor: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="A mentor; may be repeated. Six if left out."),
-    ] = None,
-    tuned_for: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="STEPS",
-            help="Length of the run that mentors are tuned for, 14,000 if left out: compiling must"
-            " pay off within it. With 0 they run as they are.",
-        ),
-    ] = None,
-) -> None:
-    """Measure images a second of the whole training step, against a textbook loop.
-
-    A student with several mentors, of the zoo; all variants in one run,
-    interleaved, medians, ratios first.
-    """
-    from classroomkd.bench.contenders import Settings
-    from classroomkd.bench.speed import run_benchmark
-
-    given = {"student": student, "mentors": tuple(mentor or ()) or None, "tuned_for": tuned_for}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    run_benchmark(out, say=say, settings=Settings(**chosen))
-
-
-@bench.command("methods")
-def methods_(
-    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
-) -> None:
-    """Measure what each method's own computation costs, beside the student's step."""
-    from classroomkd.bench.costs import run_costs
-
-    run_costs(out, say=say)
-
-
-@bench.command()
-def strength(
-    as_csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Also write the numbers as CSV.")
-    ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the table as Markdown.")
-    ] = None,
-) -> None:
-    """Measure how strong each method's terms are beside the cross-entropy.
-
-    The norm of the gradient of all that a method adds to the task, over that of
-    the cross-entropy, with its usual options: on the student's logits / on its
-    parameters. For a student that begins and one that is trained, and 1, 3 and
-    6 mentors, small networks on scikit-learn's digits (a minute or two).
-    """
-    from classroomkd.bench.strength import run_strength
-
-    run_strength(say=say, as_csv=as_csv, markdown=markdown)

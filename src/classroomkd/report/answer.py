@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from classroomkd.bench.comparison import Compared, Row
 from classroomkd.statistics import (
     LEVEL,
     Difference,
@@ -10,6 +9,7 @@ from classroomkd.statistics import (
     paired_difference,
     signed,
 )
+from classroomkd.suite.comparison import Compared, Row
 from classroomkd.tasks import result_title
 
 

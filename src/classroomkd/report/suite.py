@@ -12,9 +12,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from classroomkd.bench.comparison import Compared, Row, compare
-from classroomkd.bench.records import kept_records, run_records, trials_or_kept
-from classroomkd.bench.search import Trial
 from classroomkd.config.suite import Suite, run_folder
 from classroomkd.engine.runs import RunFolder
 from classroomkd.report import suite_figures as figures
@@ -23,6 +20,9 @@ from classroomkd.report.table import DASH
 from classroomkd.report.template import fill, replace_page
 from classroomkd.report.words import number
 from classroomkd.statistics import Sample, interval_text, signed
+from classroomkd.suite.comparison import Compared, Row, compare
+from classroomkd.suite.records import kept_records, run_records, trials_or_kept
+from classroomkd.suite.search import Trial
 from classroomkd.tasks import result_title
 
 SHOWN = 3

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classroomkd.bench.search import Trial, trials_of
 from classroomkd.config.search import written
 from classroomkd.config.suite import Suite, run_folder
 from classroomkd.engine.runs import RunFolder, read_table
+from classroomkd.suite.search import Trial, trials_of
 from classroomkd.tasks import headline_of
 
 

@@ -12,12 +12,12 @@ from typing import Self
 
 import torch
 
-from classroomkd.bench.clock import Clock
-from classroomkd.bench.contenders import Settings, build_textbooks
+from benchmarks.clock import Clock
+from benchmarks.variants import Settings, build_textbook_variants
 
 
-class Apart:
-    """A context in which textbook contenders can be timed.
+class SubprocessTimer:
+    """A context in which textbook variants can be timed.
 
     Args:
         settings: what they are made of.
@@ -31,7 +31,7 @@ class Apart:
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
 
     def seconds(self, name: str) -> float:
-        """Let a contender train an epoch; the time of its steps."""
+        """Let a variant train an epoch; the time of its steps."""
         self.pipe.send(name)
         if isinstance(answer := self.pipe.recv(), Exception):
             raise answer
@@ -53,13 +53,13 @@ class Apart:
 
 def _serve(pipe: Connection, settings: Settings, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    contenders: dict[str, Callable[[Clock], None]] | None = None
+    variants: dict[str, Callable[[Clock], None]] | None = None
     while (name := pipe.recv()) is not None:
         try:
-            if contenders is None:
-                contenders = dict(build_textbooks(settings, torch.device(device)))
+            if variants is None:
+                variants = dict(build_textbook_variants(settings, torch.device(device)))
             clock = Clock(torch.device(device), settings.steps)
-            contenders[name](clock)
+            variants[name](clock)
             pipe.send(clock.seconds())
         except Exception as error:  # whatever it is, who asked is told
             pipe.send(error)

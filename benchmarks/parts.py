@@ -4,7 +4,7 @@ from statistics import median
 
 import torch
 
-from classroomkd.bench.clock import now
+from benchmarks.clock import now
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.engine.optim import build_optimizer, build_schedule

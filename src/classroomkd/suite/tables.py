@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from classroomkd.bench.comparison import Compared, Row
-from classroomkd.bench.search import Trial
 from classroomkd.config.suite import Suite
 from classroomkd.statistics import SHOWN, Sample, interval_text
+from classroomkd.suite.comparison import Compared, Row
+from classroomkd.suite.search import Trial
 from classroomkd.tasks import result_title
 
 DASH = "–"

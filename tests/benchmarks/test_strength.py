@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from classroomkd.bench import strength
-from classroomkd.bench.strength import Networks, run_strength
+from benchmarks import strength
+from benchmarks.strength import Networks, run_strength
 
 QUICK = Networks("resnet8", ("resnet8",) * 6, student_epochs=1, mentor_epochs=1)
 

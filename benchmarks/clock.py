@@ -14,14 +14,14 @@ def now(device: torch.device) -> float:
 
 
 class Clock:
-    """A tick that notes the time of its first call, and of the one ``steps`` later."""
+    """A on_step that notes the time of its first call, and of the one ``steps`` later."""
 
     def __init__(self, device: torch.device, steps: int) -> None:
         self.device, self.steps = device, steps
         self.calls, self.start, self.end = 0, 0.0, 0.0
 
     def __call__(self, _: object) -> None:
-        """Tick."""
+        """OnStep."""
         if self.calls == 0:
             self.start = now(self.device)
         elif self.calls == self.steps:
@@ -29,7 +29,7 @@ class Clock:
         self.calls += 1
 
     def seconds(self) -> float:
-        """Between the two; a RuntimeError if it did not tick ``steps + 1`` times."""
+        """Between the two; a RuntimeError if it did not on_step ``steps + 1`` times."""
         if self.calls != self.steps + 1:
             raise RuntimeError(f"{self.calls} steps were run instead of {self.steps + 1}")
         return self.end - self.start

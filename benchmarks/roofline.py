@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from classroomkd.bench.clock import now
-from classroomkd.bench.contenders import Settings, build_bench
+from benchmarks.clock import now
+from benchmarks.variants import Settings, build_bench
 from classroomkd.engine.precision import autocast
 from classroomkd.mentors import Mentor
 
@@ -44,13 +44,13 @@ def measure_roofline(
         ``peak``, ``precision``, and ``networks``: for the student (forward and backward) and each
         mentor (forward), ``operations`` a batch and ``rate`` a second.
     """
-    room = build_bench(settings, device, mentors)
-    precision = room.recipe.train.precision
-    images = next(iter(room.train)).images
+    classroom = build_bench(settings, device, mentors)
+    precision = classroom.recipe.train.precision
+    images = next(iter(classroom.train)).images
 
     def learn() -> None:
         with autocast(device, precision):
-            logits = room.student(images)
+            logits = classroom.student(images)
         logits.float().logsumexp(1).mean().backward()
 
     def hear(mentor: Mentor) -> None:
@@ -58,8 +58,8 @@ def measure_roofline(
             mentor(images)
 
     work: dict[str, tuple[nn.Module, Callable[[], None], bool]]
-    work = {f"{settings.student}, student": (room.student, learn, True)}
-    for mentor in room.mentors:
+    work = {f"{settings.student}, student": (classroom.student, learn, True)}
+    for mentor in classroom.mentors:
         work[f"{mentor.name}, mentor"] = (mentor.network, partial(hear, mentor), False)
     networks = {}
     for name, (network, job, backward) in work.items():

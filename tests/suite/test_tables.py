@@ -6,10 +6,10 @@ import statistics
 
 import pytest
 
-from classroomkd.bench.comparison import compare
-from classroomkd.bench.tables import AGAINST_HEAD, to_csv, to_json, to_latex, to_markdown
 from classroomkd.config.suite import Suite
 from classroomkd.statistics import Difference, holm
+from classroomkd.suite.comparison import compare
+from classroomkd.suite.tables import AGAINST_HEAD, to_csv, to_json, to_latex, to_markdown
 
 RESULTS = {  # chosen on the test set for seeds 0, 1, 2; on the development split; mentors
     "alone": ((70.0, 71.0, 72.0), 65.0, ()),

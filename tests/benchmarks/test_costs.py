@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from classroomkd.bench.contenders import Settings, build_bench
-from classroomkd.bench.costs import _Lessons, run_costs
+from benchmarks.costs import _Lessons, run_costs
+from benchmarks.variants import Settings, build_bench
 from classroomkd.methods import list_methods
 
 TINY = Settings(

@@ -3,27 +3,38 @@
 Small networks of the zoo on scikit-learn's digits: a student as it begins and after some epochs
 alone, and mentors that are trained. A method is measured as it is after its warm-up, on one batch,
 with adapters and memories as they begin.
+
+Pose methods are measured on drawn joints, where a network is its maps: gaussians that stand some
+pixels from the joints, a student's farther than its mentors', or, for a student that begins, weak
+noise.
 """
 
 import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+import typer
 
-from classroomkd.bench.pose_strength import pose_strength
+from classroomkd.core import Lesson, make_signals
+from classroomkd.core.signals import Blocks
 from classroomkd.data import Batch, ImageSet, ViewLoader, crop, load_image_set
-from classroomkd.engine.gradients import Strength, measure_strength
+from classroomkd.engine.gradients import Sources, Strength, measure_strength, relative_norm
 from classroomkd.engine.mentor_outputs import outputs
+from classroomkd.engine.pose.lesson import anchored_likelihood, squared_error
 from classroomkd.methods import create_method, list_methods, method_class
 from classroomkd.models import Network, build_model
+from classroomkd.models.pose import heatmap_codec, simcc_codec
 
 COUNTS = (1, 3, 6)
 BATCH = 64  # as in the benchmark: relations of samples, and some memories, depend on it
+PERSONS, JOINTS = 16, 16
+STUDENT, MENTOR = 6.0, 3.0  # pixels from the joints, standard deviation
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,43 @@ def _strength(
     )
 
 
+def pose_strength(name: str, *, trained: bool, mentors: int) -> Strength:
+    """The strength of a method's terms on the outputs, beside its task at weight 1.
+
+    Those that bring the squared error are measured on heatmaps of 64 x 64 bins, the others on rows
+    of 384 and 512 bins (SimCC) and the cross-entropy.
+
+    Args:
+        name: of the method.
+        trained: whether the student has learnt; else it begins.
+        mentors: how many.
+    """
+    draw = torch.Generator().manual_seed(0)
+    heatmaps = method_class(name).own_task == "mse"
+    codec = heatmap_codec((256, 256)) if heatmaps else simcc_codec((256, 192))
+    points = 32 + 128 * torch.rand(PERSONS, JOINTS, 2, generator=draw)
+
+    def seen(shift: float) -> Blocks:
+        return codec.encode(points + shift * torch.randn(points.shape, generator=draw))
+
+    truth = codec.logits(codec.encode(points))
+    taught = [codec.logits(seen(MENTOR)) for _ in range(mentors)]
+    begins = tuple(0.01 * torch.randn(block.shape, generator=draw) for block in seen(0))
+    student = codec.logits(seen(STUDENT) if trained else begins)
+    for block in student:
+        block.requires_grad_()
+    task = squared_error(truth) if heatmaps else anchored_likelihood(truth)
+
+    def lesson(method: str, said: list[Blocks]) -> Lesson:
+        target = tuple(block.softmax(-1) for block in truth)
+        return create_method(method)(make_signals(student, said, target, task_loss=task))
+
+    with Sources() as sources:
+        whole = lesson(name, taught)
+    added = whole.loss - sources.of(whole.task_loss).mean()
+    return Strength(relative_norm(added, lesson("none", []).loss, student), nan)
+
+
 def strength_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table: a line for each method, columns for who learns from how many.
 
@@ -179,3 +227,19 @@ def _csv(rows: Sequence[Row]) -> str:
         numbers = ("" if isnan(x) else f"{x:.3g}" for x in both)
         writer.writerow([row.method, row.student, row.mentors, *numbers])
     return text.getvalue()
+
+
+def main(
+    as_csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Also write the numbers as CSV.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the table as Markdown.")
+    ] = None,
+) -> None:
+    """Measure how strong each method's terms are beside the cross-entropy (a minute or two)."""
+    run_strength(as_csv=as_csv, markdown=markdown)
+
+
+if __name__ == "__main__":
+    typer.run(main)

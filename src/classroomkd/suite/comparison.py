@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from classroomkd.bench.records import kept_records, kept_summary, searched_options
 from classroomkd.config.suite import BEST_SINGLE, Suite, run_folder
 from classroomkd.engine.runs import RunFolder
 from classroomkd.statistics import Difference, Sample, holm, paired_difference
+from classroomkd.suite.records import kept_records, kept_summary, searched_options
 from classroomkd.tasks import headline_of
 
 

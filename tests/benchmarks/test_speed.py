@@ -1,27 +1,27 @@
-"""The benchmark: the contenders do the same work, and the numbers are what they are called."""
+"""The benchmark: the variants do the same work, and the numbers are what they are called."""
 
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+import typer
 from torch import nn
 from typer.testing import CliRunner
 
-from classroomkd.bench import contenders, pieces, speed
-from classroomkd.bench.contenders import (
+from benchmarks import pieces, speed, variants
+from benchmarks.pieces import FAST, _Epochs
+from benchmarks.speed import GOALS, run_benchmark
+from benchmarks.textbook import textbook_loss
+from benchmarks.variants import (
     TITLES,
     Settings,
-    build_contenders,
     build_loader,
     build_mentors,
-    build_textbooks,
-    mentor_ways,
+    build_textbook_variants,
+    build_variants,
+    mentor_variants,
 )
-from classroomkd.bench.pieces import FAST, _Epochs
-from classroomkd.bench.speed import GOALS, run_benchmark
-from classroomkd.bench.textbook import textbook_loss
-from classroomkd.cli import app
 from classroomkd.core import classroom_loss
 from classroomkd.engine import tuning
 from classroomkd.engine.precision import autocast
@@ -70,13 +70,13 @@ def test_both_loops_compute_the_same_loss_on_a_batch(method):
     torch.testing.assert_close(loss, lesson.loss, rtol=1e-5, atol=1e-5)
 
 
-def test_every_contender_tells_each_step_its_loss(tmp_path):
+def test_every_variant_tells_each_step_its_loss(tmp_path):
     ticks = {name: [] for name in TITLES}
     mentors = build_mentors(TINY, CPU)
-    loops = {**build_contenders(TINY, mentors, CPU, tmp_path), **build_textbooks(TINY, CPU)}
+    loops = {**build_variants(TINY, mentors, CPU, tmp_path), **build_textbook_variants(TINY, CPU)}
     assert loops.keys() == TITLES.keys()
-    for name, contender in loops.items():
-        contender(ticks[name].append)
+    for name, variant in loops.items():
+        variant(ticks[name].append)
     assert {len(told) for told in ticks.values()} == {TINY.steps + 1}
     losses = {name: getattr(told[0], "loss", told[0]) for name, told in ticks.items()}
     first = {name: torch.as_tensor(loss).item() for name, loss in losses.items()}
@@ -138,8 +138,10 @@ def test_the_line_up_is_an_option(monkeypatch):
         speed, "run_benchmark", lambda out, **given: asked.append(given["settings"])
     )
     given = ["--student", "resnet8", "--mentor", "wrn_16_2", "--mentor", "resnet14"]
-    assert CliRunner().invoke(app, ["bench", "speed"]).exit_code == 0
-    assert CliRunner().invoke(app, ["bench", "speed", *given, "--tuned-for", "0"]).exit_code == 0
+    app = typer.Typer()
+    app.command()(speed.main)
+    assert CliRunner().invoke(app, []).exit_code == 0
+    assert CliRunner().invoke(app, [*given, "--tuned-for", "0"]).exit_code == 0
     assert asked == [Settings(), Settings("resnet8", ("wrn_16_2", "resnet14"), tuned_for=0)]
 
 
@@ -155,12 +157,12 @@ def test_mentors_are_tuned_for_the_run(monkeypatch):
     timing = Timing(Variant(compiled=True, folded=True), 1.0, compile_seconds=3.5)
     choice = Choice(timing.variant, (Timing(Variant(), 2.0), timing), {}, cached=False)
     seen = []
-    monkeypatch.setattr(contenders, "choose", lambda *given: seen.append(given) or choice)
-    monkeypatch.setattr(tuning, "choose", contenders.choose)
+    monkeypatch.setattr(variants, "choose", lambda *given: seen.append(given) or choice)
+    monkeypatch.setattr(tuning, "choose", variants.choose)
     settings = replace(TINY, tuned_for=5000)
     mentors = build_mentors(settings, CPU)
     assert [m.variant for m in mentors] == [timing.variant] * 2
-    ways = mentor_ways(settings, mentors, CPU)
+    ways = mentor_variants(settings, mentors, CPU)
     assert ways["ShuffleNetV2"] == {"variant": "fp32, compiled, folded", "compile_seconds": 3.5}
     assert {steps for *_, steps in seen} == {5000}
     assert {tuple(example.shape) for _, example, *_ in seen} == {(4, 3, 32, 32)}

@@ -1,9 +1,9 @@
-"""What `classroomkd bench speed` says of its numbers: ratios first."""
+"""What `python -m benchmarks.speed` says of its numbers: ratios first."""
 
 from collections.abc import Callable
 from typing import Any
 
-from classroomkd.bench.contenders import TITLES
+from benchmarks.variants import TITLES
 
 Say = Callable[[str], None]
 

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from operator import truediv
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch import Tensor
 
-from classroomkd.bench.clock import now
-from classroomkd.bench.contenders import Settings, build_bench
-from classroomkd.bench.student import StudentSteps
+from benchmarks.clock import now
+from benchmarks.variants import Settings, StudentSteps, build_bench
 from classroomkd.data import Batch
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.mentor_outputs import outputs
@@ -133,3 +133,14 @@ def _describe(result: dict[str, Any], say: Callable[[str], None]) -> None:
             f"  {name:14s}{100 * row['share']:8.1f} %  ({row['milliseconds']:.1f} ms; {count}{own})"
         )
     say(f"{where['hardware']} ({where['device']}), {where['threads']} threads")
+
+
+def main(
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Measure what each method's own computation costs, beside the student's step."""
+    run_costs(out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -11,8 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from enum import StrEnum
 from pathlib import Path
 
-from classroomkd.bench.records import write_records
-from classroomkd.bench.search import options_of, resolved
 from classroomkd.config.reading import AnyRecipe
 from classroomkd.config.search import shortened
 from classroomkd.config.suite import PlannedRun, Suite, recipes_of
@@ -20,6 +18,8 @@ from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
 from classroomkd.errors import ClassroomError, unknown_name
 from classroomkd.methods import create_method
+from classroomkd.suite.records import write_records
+from classroomkd.suite.search import options_of, resolved
 
 Say = Callable[[str], None]
 

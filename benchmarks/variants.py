@@ -1,6 +1,6 @@
 """What is timed against each other: the same classroom, trained by six loops.
 
-A contender trains its student for an epoch and calls ``tick`` at each step, once its loss is there.
+A variant trains its student for an epoch and calls ``on_step`` at each step once its loss is there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from classroomkd.bench.textbook import train_textbook
+from benchmarks.textbook import train_textbook
 from classroomkd.config import Recipe
 from classroomkd.config.schema import MethodRecipe, Student, Train
-from classroomkd.data import ImageSet, ViewLoader, crop, flip
+from classroomkd.data import Batch, ImageSet, ViewLoader, crop, flip
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.mentor_outputs import MentorOutputs
 from classroomkd.engine.optim import build_optimizer, build_schedule
+from classroomkd.engine.precision import autocast
 from classroomkd.engine.trainer import fit
 from classroomkd.engine.tuning import choose, tune
 from classroomkd.mentors import Mentor
@@ -26,7 +28,7 @@ from classroomkd.mentors.bank import Bank
 from classroomkd.methods import create_method
 from classroomkd.models import Network, build_model
 
-Tick = Callable[[object], None]
+OnStep = Callable[[object], None]
 
 TITLES = {
     "textbook": "textbook loop",
@@ -47,8 +49,8 @@ class Settings:
         mentors: names of theirs.
         batch_size: images of a step.
         classes: how many.
-        rounds: in each, the contenders take turns.
-        steps: of a contender in a round that are timed.
+        rounds: in each, the variants take turns.
+        steps: of a variant in a round that are timed.
         counts: of mentors, in the table of what a step costs with so many; 0 and one more at least.
         tuned_for: how long a run mentors are tuned for, in steps: 20 epochs of CIFAR-100. With 0
             they run as they are.
@@ -85,38 +87,38 @@ class Settings:
         return replace(self, mentors=tuple(islice(cycle(self.mentors), count)))
 
 
-def build_contenders(
+def build_variants(
     settings: Settings, mentors: Sequence[Mentor], device: torch.device, folder: Path
-) -> Mapping[str, Callable[[Tick], None]]:
+) -> Mapping[str, Callable[[OnStep], None]]:
     """Those of this engine, each with a student of its own; a bank goes into the folder."""
     engine, trainer = (build_bench(settings, device, mentors) for _ in range(2))
     banked = build_bench(settings, device, mentors)
-    put_on_shelves(banked, folder / "bank")
+    add_bank(banked, folder / "bank")
     alone = build_bench(settings, device, ())
     return {
-        "engine": lambda tick: train_plainly(engine, tick),
-        "trainer": lambda tick: fit(
-            trainer, on_lesson=tick, on_epoch=lambda *_: None, progress=False
+        "engine": lambda on_step: plain_loop(engine, on_step),
+        "trainer": lambda on_step: fit(
+            trainer, on_lesson=on_step, on_epoch=lambda *_: None, progress=False
         ),
-        "banked": lambda tick: train_plainly(banked, tick),
-        "engine_alone": lambda tick: train_plainly(alone, tick),
+        "banked": lambda on_step: plain_loop(banked, on_step),
+        "engine_alone": lambda on_step: plain_loop(alone, on_step),
     }
 
 
-def build_textbooks(
+def build_textbook_variants(
     settings: Settings, device: torch.device
-) -> Mapping[str, Callable[[Tick], None]]:
+) -> Mapping[str, Callable[[OnStep], None]]:
     """Those of the textbook loop, each with a student of its own."""
     student, alone = (build_network(settings, device, 0) for _ in range(2))
     mentors = [build_network(settings, device, place + 1) for place in range(len(settings.mentors))]
     batches = build_loader(settings, device, channels_last=False)
     return {
-        "textbook": lambda tick: train_textbook(student, mentors, batches, tick),
-        "textbook_alone": lambda tick: train_textbook(alone, (), batches, tick),
+        "textbook": lambda on_step: train_textbook(student, mentors, batches, on_step),
+        "textbook_alone": lambda on_step: train_textbook(alone, (), batches, on_step),
     }
 
 
-def train_plainly(classroom: Classroom, tick: Tick) -> None:
+def plain_loop(classroom: Classroom, on_step: OnStep) -> None:
     """An epoch of this engine without the Trainer."""
     train = classroom.recipe.train
     optimizer = build_optimizer(classroom.student.parameters(), train)
@@ -124,12 +126,33 @@ def train_plainly(classroom: Classroom, tick: Tick) -> None:
     classroom.begin_epoch(0)
     for batch in classroom.train:
         lesson = classroom.training_step(batch)
-        tick(lesson)
+        on_step(lesson)
         optimizer.zero_grad()
         lesson.loss.backward()
         optimizer.step()
         schedule.step()
     classroom.end_epoch()
+
+
+class StudentSteps:
+    """Forward, cross-entropy, backward, update: one step at each call.
+
+    Args:
+        classroom: whose student learns.
+        batch: what it learns from, each time.
+    """
+
+    def __init__(self, classroom: Classroom, batch: Batch) -> None:
+        self.classroom, self.batch = classroom, batch
+        self.optimizer = build_optimizer(classroom.student.parameters(), classroom.recipe.train)
+
+    def __call__(self) -> None:
+        """One step."""
+        with autocast(self.classroom.device, self.classroom.recipe.train.precision):
+            logits = self.classroom.student(self.batch.images)
+        self.optimizer.zero_grad()
+        F.cross_entropy(logits.float(), self.batch.target).backward()
+        self.optimizer.step()
 
 
 def build_bench(
@@ -175,7 +198,7 @@ def build_mentors(settings: Settings, device: torch.device) -> list[Mentor]:
     return mentors
 
 
-def mentor_ways(
+def mentor_variants(
     settings: Settings, mentors: Sequence[Mentor], device: torch.device
 ) -> dict[str, dict[str, Any]]:
     """How each mentor is run: its ``variant``, and the ``compile_seconds`` that this took once."""
@@ -189,13 +212,13 @@ def mentor_ways(
     return ways
 
 
-def put_on_shelves(room: Classroom, folder: Path) -> None:
+def add_bank(classroom: Classroom, folder: Path) -> None:
     """Give a classroom a bank, which its first epoch fills."""
     bank = Bank(folder, {"views": "of the benchmark"})
-    names = [f"{place}-{mentor.name}" for place, mentor in enumerate(room.mentors)]
+    names = [f"{place}-{mentor.name}" for place, mentor in enumerate(classroom.mentors)]
     stores = [bank.mentor(name, {"weights": "random"}) for name in names]
-    room.mentor_outputs = MentorOutputs(
-        room.mentors, room.method, room.device, len(room.classes), stores
+    classroom.mentor_outputs = MentorOutputs(
+        classroom.mentors, classroom.method, classroom.device, len(classroom.classes), stores
     )
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from classroomkd.bench.comparison import compare
-from classroomkd.bench.suite import changed_runs, foresee, run_suite
-from classroomkd.bench.tables import cells, to_json, to_markdown, to_table
 from classroomkd.config.suite import list_suites, load_suite
 from classroomkd.errors import ClassroomError, RecipeError
 from classroomkd.statistics import paired_difference
+from classroomkd.suite.comparison import compare
+from classroomkd.suite.runner import changed_runs, foresee, run_suite
+from classroomkd.suite.tables import cells, to_json, to_markdown, to_table
 
 MENTOR = "mentors=[{run: '{teacher}', role: teacher}]"
 TEACHER = {"set": ["student.model=resnet14"], "seeds": [0]}
@@ -255,7 +255,7 @@ def test_side_by_side_goes_as_one_after_the_other(write, tmp_path):
 
 
 def test_an_unforeseen_error_stops_only_its_run(write, tmp_path, monkeypatch):
-    import classroomkd.bench.suite as module
+    import classroomkd.suite.runner as module
 
     real, said = module.train, []
 

@@ -1,6 +1,6 @@
 """Images a second of the whole training step: this engine, its Trainer, and the textbook loop.
 
-The contenders take turns within each round, so that whatever else the machine does meets all of
+The variants take turns within each round, so that whatever else the machine does meets all of
 them; ratios are taken within rounds. All are timed alike, from the first step's loss to the last
 one's: this leaves out start-up and contains ``steps`` whole steps.
 """
@@ -12,26 +12,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
-from classroomkd.bench.apart import Apart
-from classroomkd.bench.clock import Clock
-from classroomkd.bench.clock import ratios as quotients
-from classroomkd.bench.contenders import (
+from benchmarks.clock import Clock
+from benchmarks.clock import ratios as quotients
+from benchmarks.format import describe
+from benchmarks.parts import measure_parts
+from benchmarks.pieces import measure_bank, measure_loss
+from benchmarks.roofline import measure_roofline, peak_memory
+from benchmarks.scaling import measure_scaling
+from benchmarks.subprocess_timer import SubprocessTimer
+from benchmarks.variants import (
     TITLES,
     Settings,
     build_bench,
-    build_contenders,
     build_mentors,
-    mentor_ways,
+    build_variants,
+    mentor_variants,
 )
-from classroomkd.bench.parts import measure_parts
-from classroomkd.bench.pieces import measure_bank, measure_loss
-from classroomkd.bench.roofline import measure_roofline, peak_memory
-from classroomkd.bench.scaling import measure_scaling
-from classroomkd.bench.telling import describe
 from classroomkd.engine.runs import environment
 from classroomkd.engine.views import choose_device
 from classroomkd.errors import ClassroomError, unknown_name
@@ -58,7 +59,7 @@ def run_benchmark(
     say: Callable[[str], None] = print,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
-    """Measure images a second of a whole training step, and say how the contenders compare.
+    """Measure images a second of a whole training step, and say how the variants compare.
 
     A step is: views of the batch, mentors, student forward and backward, loss, optimizer.
 
@@ -119,7 +120,7 @@ def run_benchmark(
         "bank": bank,
         "roofline": measure_roofline(settings, mentors, device),
         "peak_memory": peak_memory(device),
-        "mentors": mentor_ways(settings, mentors, device),
+        "mentors": mentor_variants(settings, mentors, device),
         "rounds": rates,
         "settings": asdict(settings),
         "environment": circumstances,
@@ -150,13 +151,13 @@ def _medians(rows: Values) -> dict[str, float]:
 
 def _measure(settings: Settings, mentors: Sequence[Mentor], device: torch.device) -> Values:
     rates: Values = {name: [] for name in TITLES}
-    with TemporaryDirectory() as folder, Apart(settings, device) as textbooks:
-        contenders = build_contenders(settings, mentors, device, Path(folder))
+    with TemporaryDirectory() as folder, SubprocessTimer(settings, device) as textbooks:
+        variants = build_variants(settings, mentors, device, Path(folder))
         for number in range(settings.rounds + 1):
             for name in TITLES:
-                if name in contenders:
+                if name in variants:
                     clock = Clock(device, settings.steps)
-                    contenders[name](clock)
+                    variants[name](clock)
                     seconds = clock.seconds()
                 else:
                     seconds = textbooks.seconds(name)
@@ -176,3 +177,35 @@ def _ratios(rates: Values) -> Values:
         "banked_vs_alone": quotient("banked", "engine_alone"),
         "alone_vs_textbook_alone": quotient("engine_alone", "textbook_alone"),
     }
+
+
+def main(
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+    student: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The student; MobileNetV2 if left out.")
+    ] = None,
+    mentor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="A mentor; may be repeated. Six if left out."),
+    ] = None,
+    tuned_for: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="STEPS",
+            help="Length of the run that mentors are tuned for, 14,000 if left out: compiling must"
+            " pay off within it. With 0 they run as they are.",
+        ),
+    ] = None,
+) -> None:
+    """Measure images a second of the whole training step, against a textbook loop.
+
+    A student with several mentors, of the zoo; all variants in one run,
+    interleaved, medians, ratios first.
+    """
+    given = {"student": student, "mentors": tuple(mentor or ()) or None, "tuned_for": tuned_for}
+    run_benchmark(out, settings=Settings(**{k: v for k, v in given.items() if v is not None}))
+
+
+if __name__ == "__main__":
+    typer.run(main)

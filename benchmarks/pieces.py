@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from classroomkd.bench.clock import now, ratios
-from classroomkd.bench.contenders import Settings, build_bench
-from classroomkd.bench.student import StudentSteps
+from benchmarks.clock import now, ratios
+from benchmarks.variants import Settings, StudentSteps, build_bench
 from classroomkd.data import Batch
 from classroomkd.engine.mentor_outputs import MentorOutputs
 from classroomkd.mentors import StoredMentor
@@ -37,19 +36,19 @@ def measure_loss(settings: Settings, device: torch.device) -> dict[str, list[flo
     """
     mentors, samples, classes = settings.loss
     alone = replace(settings, batch_size=samples, classes=classes, steps=1)
-    room = build_bench(alone, device, ())
-    half = room.recipe.train.precision == "bf16"
+    classroom = build_bench(alone, device, ())
+    half = classroom.recipe.train.precision == "bf16"
     dtype = torch.bfloat16 if half else torch.float32  # as the networks' logits have it
     chance = torch.Generator().manual_seed(0)
     said = 2 * torch.randn(1 + mentors, samples, classes, generator=chance).to(device, dtype)
     student, taught = said[0].requires_grad_(), list(said[1:].detach())
-    batch, method = next(iter(room.train)), create_method("classroom").to(device)
+    batch, method = next(iter(classroom.train)), create_method("classroom").to(device)
 
     def learn() -> None:
         student.grad = None
         method(student, taught, batch.target).loss.backward()
 
-    jobs = {"loss": learn, "student": StudentSteps(room, batch)}
+    jobs = {"loss": learn, "student": StudentSteps(classroom, batch)}
     return _take_turns(jobs, settings.rounds, dict.fromkeys(jobs, settings.steps), device)
 
 
@@ -66,8 +65,8 @@ def measure_bank(settings: Settings, device: torch.device, folder: Path) -> dict
     """
     students = {}
     for name in FAST:
-        room = build_bench(replace(settings, student=name, steps=1), device, ())
-        students[name] = StudentSteps(room, next(iter(room.train)))
+        classroom = build_bench(replace(settings, student=name, steps=1), device, ())
+        students[name] = StudentSteps(classroom, next(iter(classroom.train)))
     jobs = {"bank": _Epochs(settings, device, folder), **students}
     samples = {"bank": settings.stored} | dict.fromkeys(students, settings.batch_size)
     repeats = {"bank": 1} | dict.fromkeys(students, settings.steps)

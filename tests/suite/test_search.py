@@ -7,15 +7,15 @@ import shutil
 import pytest
 import yaml
 
-from classroomkd.bench import search as searching
-from classroomkd.bench.comparison import compare
-from classroomkd.bench.search import Trial, options_of, trials_of
-from classroomkd.bench.suite import changed_runs, foresee, run_suite
-from classroomkd.bench.tables import to_markdown
 from classroomkd.config import load_recipe
 from classroomkd.config.search import RunSearch, Search, shortened
 from classroomkd.config.suite import list_suites, load_suite
 from classroomkd.errors import ClassroomError, RecipeError
+from classroomkd.suite import search as searching
+from classroomkd.suite.comparison import compare
+from classroomkd.suite.runner import changed_runs, foresee, run_suite
+from classroomkd.suite.search import Trial, options_of, trials_of
+from classroomkd.suite.tables import to_markdown
 
 LR = {"train.optimizer.lr": [0.001, 0.02, 0.05, 0.1]}
 SEARCH = {"options": LR, "epochs": [1, 2], "keep": 0.5}
@@ -181,7 +181,7 @@ def test_a_search_goes_on_where_it_was_cut_and_with_longer_lists(write, tmp_path
 
 def run_fifth(suite, trial, out):
     """Make the trial the best of its rung, as if it had been trained."""
-    from classroomkd.bench.search import resolved
+    from classroomkd.suite.search import resolved
 
     (trial.folder / "recipe.yaml").write_text(resolved(trial).recipe().to_yaml())
     summary = json.loads((trial.folder / "summary.json").read_text())
@@ -231,7 +231,7 @@ def test_a_trial_that_fails_is_out_and_the_rest_go_on(write, tmp_path):
 
 
 def test_trials_side_by_side(write, tmp_path, monkeypatch):
-    import classroomkd.bench.suite as module
+    import classroomkd.suite.runner as module
 
     def train_apart(run, state, say):
         lr = next(float(o.split("=")[1]) for o in run.overrides if "optimizer.lr" in o)

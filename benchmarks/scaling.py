@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from classroomkd.bench.clock import Clock, ratios
-from classroomkd.bench.contenders import Settings, build_bench, put_on_shelves, train_plainly
+from benchmarks.clock import Clock, ratios
+from benchmarks.variants import Settings, add_bank, build_bench, plain_loop
 from classroomkd.engine.classroom import Classroom
 from classroomkd.mentors import Mentor
 
@@ -29,20 +29,20 @@ def measure_scaling(
         For ``"live"`` and ``"banked"``, for each count of mentors.
     """
     with TemporaryDirectory() as folder:
-        rooms: dict[tuple[str, int], Classroom] = {}
+        classrooms: dict[tuple[str, int], Classroom] = {}
         for count in settings.counts:
-            rooms["live", count] = build_bench(settings, device, mentors[:count])
+            classrooms["live", count] = build_bench(settings, device, mentors[:count])
             if count:
-                room = build_bench(settings, device, mentors[:count])
-                put_on_shelves(room, Path(folder) / str(count))
-                rooms["banked", count] = room
+                classroom = build_bench(settings, device, mentors[:count])
+                add_bank(classroom, Path(folder) / str(count))
+                classrooms["banked", count] = classroom
         alone = build_bench(settings, device, ())
-        seconds: dict[tuple[str, int], list[float]] = {key: [] for key in rooms}
+        seconds: dict[tuple[str, int], list[float]] = {key: [] for key in classrooms}
         base: list[float] = []
         for number in range(settings.rounds + 1):
-            for key, room in [(None, alone), *rooms.items()]:
+            for key, classroom in [(None, alone), *classrooms.items()]:
                 clock = Clock(device, settings.steps)
-                train_plainly(room, clock)
+                plain_loop(classroom, clock)
                 if number:  # the first round is warm-up, and fills the banks
                     (base if key is None else seconds[key]).append(clock.seconds())
     table: dict[str, dict[int, list[float]]] = {"live": {}, "banked": {}}

@@ -1,0 +1,1 @@
+"""Measurements of speed, cost and strength: `make bench`, or `python -m benchmarks.speed`."""
