@@ -63,17 +63,6 @@ def test_a_sample_draws_alike_in_any_batch(rows):
     assert torch.equal(part.integers("x", 3, 9), whole.integers("x", 3, 9)[rows])
 
 
-def test_integers_below_a_number_of_each_sample():
-    draws = Draws(1, 2, torch.arange(3000))
-    below = torch.tensor([[2], [5], [2**31]]).repeat(1000, 1)
-    mixed = draws.integers("x", 0, below)
-    for kind in range(3):
-        alike = draws.integers("x", 0, int(below[kind]))
-        assert torch.equal(mixed[kind::3], alike[kind::3])
-    with pytest.raises(ValueError, match="cannot draw integers"):
-        draws.integers("x", 5, below)
-
-
 def test_more_columns_do_not_change_the_first():
     draws = Draws(1, 2, torch.arange(10))
     assert torch.equal(draws.uniform("x", 5)[:, :2], draws.uniform("x", 2))

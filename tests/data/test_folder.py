@@ -266,7 +266,7 @@ def test_skip_finds_bad_images_and_remembers_them(photos, monkeypatch):
     def fail(*_):
         raise AssertionError("a file was opened again")
 
-    monkeypatch.setattr("classroomkd.data.stores.Photo", fail)
+    monkeypatch.setattr("classroomkd.data.encoded.Photo", fail)
     assert load(photos, bad_images="skip").fingerprint == train.fingerprint
     monkeypatch.undo()
 

@@ -32,14 +32,10 @@ BOTH = Mixing(mixup=0.8, cutmix=1.0)
 N = 10_000
 
 
-def one_window(count):
-    return torch.zeros(count, dtype=torch.int64)
-
-
 def drawn(mixing, count=N, height=32, width=32, seed=0, epoch=0):
     """What the samples 0 to N - 1 of a set of as many are mixed with."""
     rows = torch.arange(count)
-    return mixing.draw(Draws(seed, epoch, rows), rows, one_window(count), height, width)
+    return mixing.draw(Draws(seed, epoch, rows), rows, count, height, width)
 
 
 def by_index(loader):
@@ -77,7 +73,7 @@ def test_pixels_and_targets_are_those_of_a_slow_reference(toy, mixing):
     plain.set_epoch(3)
     mixed.set_epoch(3)
     views, seen = by_index(plain), by_index(mixed)
-    mixture = mixing.draw(Draws(5, 3, toy.index), toy.index, one_window(101), 12, 10)
+    mixture = mixing.draw(Draws(5, 3, toy.index), toy.index, 101, 12, 10)
     changed = 0
     for sample in range(0, 101, 7):
         (own, label), (other, second) = views[sample], views[int(mixture.partner[sample])]
@@ -163,7 +159,7 @@ def test_which_kind_and_how_often():
 
 def test_partners_are_all_others_alike():
     rows = torch.arange(N)
-    mixture = BOTH.draw(Draws(0, 0, rows), rows % 10, one_window(10), 32, 32)
+    mixture = BOTH.draw(Draws(0, 0, rows), rows % 10, 10, 32, 32)
     assert (mixture.partner != rows % 10).all()
     counts = torch.bincount((mixture.partner - rows) % 10, minlength=10)
     assert stats.chisquare(counts[1:]).pvalue > 0.001
@@ -171,23 +167,10 @@ def test_partners_are_all_others_alike():
     assert drawn(BOTH, count=2).partner.tolist() == [1, 0]
 
 
-def test_partners_are_all_others_of_a_window_alike():
-    windows = torch.tensor([2, 0, 2, 1, 0, 2, 2, 0])  # one of which is alone in its window
-    rows = torch.arange(N) % 8
-    partner = BOTH.draw(Draws(0, 0, torch.arange(N)), rows, windows, 32, 32).partner
-    assert torch.equal(windows[partner], windows[rows])
-    for row in range(8):
-        counts = torch.bincount(partner[rows == row], minlength=8)
-        others = [other for other in range(8) if other != row and windows[other] == windows[row]]
-        assert counts.nonzero().flatten().tolist() == (others or [row])
-        if len(others) > 1:
-            assert stats.chisquare(counts[others]).pvalue > 0.001
-
-
 def test_numbers_never_change():
     """Stored mentor outputs are keyed by how samples are mixed."""
     draws = Draws(7, 3, torch.tensor([0, 49_999, 5]))
-    mixture = BOTH.draw(draws, torch.arange(3), one_window(50_000), 32, 32)
+    mixture = BOTH.draw(draws, torch.arange(3), 50_000, 32, 32)
     assert mixture.partner.tolist() == PINNED_PARTNERS
     assert mixture.box.T.tolist() == PINNED_BOXES
     torch.testing.assert_close(mixture.share, torch.tensor(PINNED_SHARES))
@@ -255,7 +238,7 @@ def test_both_views_of_a_sample_are_mixed_alike(toy):
     batch = next(iter(loader))
     assert batch.target.shape == (40, 4)
     assert torch.equal(batch.target[:20], batch.target[20:])
-    mixture = Mixing(cutmix=1.0).draw(Draws(0, 0, toy.index), toy.index, one_window(101), 12, 10)
+    mixture = Mixing(cutmix=1.0).draw(Draws(0, 0, toy.index), toy.index, 101, 12, 10)
     plain = toy.images.float() / 255
     few = Mixture(*(t[..., :20] for t in mixture))
     assert torch.equal(batch.images[20:], mix(plain[:20], plain[mixture.partner[:20]], few))
@@ -375,7 +358,7 @@ def test_photographs_are_mixed_in_their_own_views(photos):
     alone, together = by_index(plain), by_index(mixed)
     numbers = plain.image_set.index
     rows = torch.arange(len(numbers))
-    mixture = BOTH.draw(Draws(5, 0, numbers), rows, one_window(len(numbers)), 16, 16)
+    mixture = BOTH.draw(Draws(5, 0, numbers), rows, len(numbers), 16, 16)
     for row in rows.tolist()[::4]:
         own, other = alone[int(numbers[row])][0], alone[int(numbers[mixture.partner[row]])][0]
         expected = slowly_mixed(own, other, mixture, row)

@@ -102,7 +102,7 @@ def test_damaged_parquet(tmp_path):
 
 def test_parquet_images_must_be_structs(tmp_path):
     table = pa.table({"img": [b"x"], "label": [0]})
-    features = {"label": {"names": FINE}}
+    features = {"label": {"names": FINE, "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "train-0.parquet")
     with pytest.raises(ClassroomError, match="'img' is binary; needed: a struct"):

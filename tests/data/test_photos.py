@@ -81,7 +81,7 @@ def test_the_first_crop_picks_what_is_decoded(folder):
     photos = photo_set(folder)
     crop = resized_crop()
     batch = next(iter(ViewLoader(photos, 4, seed=7, augment=[crop])))
-    path = photos.store.open(photos.places[2])
+    path = photos.encoded.open(photos.places[2])
     with Image.open(path) as image:
         draws = Draws(7, 0, photos.index[2:3])
         size = torch.tensor([image.width]), torch.tensor([image.height])
@@ -289,7 +289,7 @@ def test_few_photographs_are_open_at_a_time(folder, monkeypatch, pixels, most):
     expected = photos.images
     monkeypatch.setattr(photos_module, "_OPEN", pixels)
     now, peak = set(), []
-    usual = type(photos.store).photo
+    usual = type(photos.encoded).photo
 
     class Watched:
         def __init__(self, photo):
@@ -301,7 +301,7 @@ def test_few_photographs_are_open_at_a_time(folder, monkeypatch, pixels, most):
             now.discard(self)
             self._photo.close()
 
-    monkeypatch.setattr(type(photos.store), "photo", lambda *args: Watched(usual(*args)))
+    monkeypatch.setattr(type(photos.encoded), "photo", lambda *args: Watched(usual(*args)))
     assert torch.equal(photos.images, expected)
     assert not now
     assert max(peak) <= most

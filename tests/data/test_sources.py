@@ -80,12 +80,12 @@ def test_a_registered_dataset(monkeypatch, toy):
 
 def test_found_in_the_environment(nowhere, tmp_path, monkeypatch):
     monkeypatch.setenv("CLASSROOMKD_DATA", str(tmp_path))
-    write_cifar100(tmp_path / "cifar100")
+    write_cifar100(tmp_path / "cifar100", monkeypatch)
     assert_is(load_image_set("cifar100", "train"), slice(0, 80))
 
 
-def test_found_in_the_cache(nowhere):
-    write_cifar100(nowhere / "cifar100")
+def test_found_in_the_cache(nowhere, monkeypatch):
+    write_cifar100(nowhere / "cifar100", monkeypatch)
     assert_is(load_image_set("cifar100", "test"), slice(80, 100))
 
 
@@ -93,7 +93,7 @@ def test_downloaded(nowhere, monkeypatch):
     def download(url, root, filename, md5):
         assert url.endswith(filename)
         assert len(md5) == 32
-        write_cifar100(Path(root))
+        write_cifar100(Path(root), monkeypatch)
 
     monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", download)
     assert_is(load_image_set("cifar100", "train"), slice(0, 80))

@@ -197,12 +197,6 @@ class Data(Section):
     subset: str | None = Field(
         default=None, description="table: configuration of the hub's set, or folder of path"
     )
-    streaming: bool = Field(
-        default=False,
-        description="table: fetch row groups of its Parquet files as they are needed, and store"
-        " only a few; an epoch's order, and partners of mix, are then random within windows of row"
-        " groups",
-    )
     size: Annotated[int, Field(ge=8)] | None = Field(
         default=None,
         description="photographs: pixels along each side of what is shown; usually 224",
@@ -254,8 +248,7 @@ class Data(Section):
             return {}
         own = _OPTIONS[self.name]
         given = {key: value for key in own if (value := getattr(self, key)) is not None}
-        streamed = {"streaming": True} if self.streaming else {}
-        return {**given, **streamed, "seed": self.dev_seed}
+        return {**given, "seed": self.dev_seed}
 
     @field_validator("classes")
     @classmethod
@@ -291,6 +284,13 @@ class Data(Section):
     def _views_of_the_set(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
             return raw
+        raw = dict(raw)
+        if raw.pop("streaming", False):  # that of earlier releases; false meant nothing
+            raise ValueError(
+                "streaming: is no more: leave it out. A table is stored once, in the cache of"
+                " `datasets` (on the disk that $HF_HOME names), and mapped into memory; what has no"
+                " room there twice is read where it lies as tar files (name: shards)"
+            )
         name = str(raw.get("name", "cifar100"))
         usual = _VIEWS.get(name, ())
         defaults = {
@@ -312,8 +312,6 @@ class Data(Section):
         if wrong:
             known = ", ".join(name for name, options in _OPTIONS.items() if wrong[0] in options)
             raise ValueError(f"{', '.join(wrong)}: only for name: {known}, not {self.name}")
-        if self.streaming and self.name != "table":
-            raise ValueError(f"streaming: only for name: table, not {self.name}")
         if self.name in PHOTOGRAPHS and not (self.path or self.hub):
             also = " or hub" if self.name == "table" else ""
             raise ValueError(f"{self.name} needs path{also}: where the photographs are")

@@ -54,16 +54,13 @@ class Draws:
         """``[B, n]`` float32, uniform in [0, 1)."""
         return (self._bits(stream, n) >> 40 & 0xFFFFFF).to(torch.float32) * 2.0**-24
 
-    def integers(self, stream: str, low: int, high: int | Tensor, n: int = 1) -> Tensor:
+    def integers(self, stream: str, low: int, high: int, n: int = 1) -> Tensor:
         """``[B, n]`` int64, uniform from ``low`` to ``high - 1``.
-
-        ``high`` may differ by sample: ``[B, 1]`` int64, on the host.
 
         Raises:
             ValueError: If ``high - low`` is not between 1 and 2**31.
         """
-        ends = [high] if isinstance(high, int) else high.unique().tolist()
-        if not all(1 <= end - low <= 2**31 for end in ends):
+        if not 1 <= high - low <= 2**31:
             raise ValueError(f"cannot draw integers from {low} to below {high}")
         return ((self._bits(stream, n) >> 32 & 0xFFFFFFFF) * (high - low) >> 32) + low
 

@@ -1,4 +1,9 @@
-"""Images in a folder for each class: listed without opening one of them."""
+"""Images in a folder for each class: listed without opening one of them.
+
+Why not `datasets`' imagefolder: it takes the nearest folder for the class (of Tiny ImageNet that is
+``images``), follows links out of the tree, stops at a name that is no UTF-8, and does not tell what
+it leaves out.
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +16,7 @@ EXTENSIONS = frozenset((".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm"
 EXTENSIONS |= {".avif", ".jp2", ".tif", ".tiff", ".webp"}
 _LEADS_OUT = "links out of the folder"
 _NOWHERE = "links to folders or to nothing"
+Skipped = dict[str, list[str]]  # what is left out, by reason; hidden files are not mentioned
 
 
 @dataclass
@@ -25,16 +31,16 @@ class Listing:
         targets: each file's class.
         sizes: of the files, in bytes.
         mtimes: when each was changed, in nanoseconds.
-        skipped: what was left out, by reason. Hidden files are not mentioned.
+        skipped: what was left out.
     """
 
     root: Path
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     files: list[bytes] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     mtimes: list[int] = field(default_factory=list)
-    skipped: dict[str, list[str]] = field(default_factory=dict)
+    skipped: Skipped = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -51,15 +57,6 @@ class Listing:
         """What was left out, in words."""
         parts = (f"{len(names)} {why}: {named(names)}" for why, names in self.skipped.items())
         return f"Left out were {'; '.join(parts) or 'no files'}"
-
-    def check_classes(self) -> None:
-        """A ClassroomError that names the classes without an image, if there are any."""
-        present = set(self.targets)
-        if empty := [name for place, name in enumerate(self.classes) if place not in present]:
-            raise ClassroomError(
-                f"{self.root}: no images of class {named(empty)}: remove the empty folder, or put "
-                f"images into it ({', '.join(sorted(EXTENSIONS))}). {self.left_out}"
-            )
 
 
 def class_names(folder: Path) -> list[str]:
@@ -85,21 +82,24 @@ def list_classes(folder: Path, root: Path) -> Listing:
         ClassroomError: if there are no classes, one has no images, or a folder cannot be read;
             names it.
     """
-    listing = Listing(root, ())
-    inside = _inside(root)
-    listing.classes = _classes(folder, inside, listing.skipped)
+    listing = Listing(root)
+    listing.classes = own_classes(folder, root, listing.skipped)
     if not listing.classes:
         raise ClassroomError(
             f"{folder}: no folders of images in it, one for each class. {listing.left_out}"
         )
+    empty = []
     for target, name in enumerate(listing.classes):
-        try:
-            found = sorted(_walk(str(folder / name), inside, listing.skipped))
-        except OSError as error:
-            raise _unreadable(folder / name, error) from error
+        found = _images(folder / name, root, listing.skipped)
         for path, size, mtime in found:
             listing.add(path, target, size, mtime)
-    listing.check_classes()
+        if not found:
+            empty.append(name)
+    if empty:
+        raise ClassroomError(
+            f"{root}: no images of class {named(empty)}: remove the empty folder, or put "
+            f"images into it ({', '.join(sorted(EXTENSIONS))}). {listing.left_out}"
+        )
     return listing
 
 
@@ -115,11 +115,8 @@ def list_flat(folder: Path, root: Path, labels: Mapping[str, str], source: Path)
     Raises:
         ClassroomError: if there are no images, one has no label, or the folder cannot be read.
     """
-    listing = Listing(root, ())
-    try:
-        found = sorted(_walk(str(folder), _inside(root), listing.skipped))
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    listing = Listing(root)
+    found = _images(folder, root, listing.skipped)
     stems = [os.path.splitext(os.path.basename(path))[0] for path, _, _ in found]
     if unknown := [stem for stem in stems if stem not in labels]:
         raise ClassroomError(
@@ -137,37 +134,37 @@ def list_flat(folder: Path, root: Path, labels: Mapping[str, str], source: Path)
     return listing
 
 
-def own_classes(folder: Path, root: Path) -> tuple[str, ...]:
-    """The classes that `list_classes` would find: no folder of theirs leads out of the tree."""
-    return _classes(folder, _inside(root), {})
+def own_classes(folder: Path, root: Path, skipped: Skipped | None = None) -> tuple[str, ...]:
+    """The classes that `list_classes` finds: no folder of theirs leads out of the tree.
 
-
-def _classes(folder: Path, inside: str, skipped: dict[str, list[str]]) -> tuple[str, ...]:
-    classes, own = [], _inside(folder)
+    Args:
+        folder: of the classes' folders.
+        root: the tree that links may not leave.
+        skipped: takes what is left out.
+    """
+    skipped = {} if skipped is None else skipped
+    classes, inside, own = [], _inside(root), _inside(folder)
     for entry in _entries(folder):
-        if reason := _no_class(entry, inside, own):
+        reason = None
+        if _is_folder(entry):
+            target = _inside(entry.path)
+            if entry.is_symlink() and not target.startswith(inside):
+                reason = _LEADS_OUT
+            elif entry.is_symlink() and own.startswith(target):
+                reason = "links to a folder that they are in"
+            else:
+                classes.append(entry.name)
+        elif not os.path.exists(entry.path):
+            reason = _NOWHERE
+        elif _is_image(entry.name):
+            reason = "images in no folder of a class"
+        if reason:
             skipped.setdefault(reason, []).append(entry.path)
-        elif _is_folder(entry):
-            classes.append(entry.name)
     if unwritable := [name for name in classes if printable(name) != name]:
         raise ClassroomError(
             f"{folder}: names of classes must be UTF-8 text: rename {named(unwritable)}"
         )
     return tuple(classes)
-
-
-def _no_class(entry: os.DirEntry, inside: str, own: str) -> str | None:
-    """Why what lies among the folders of classes is left out, if a user wants to know."""
-    if _is_folder(entry):
-        if not entry.is_symlink():
-            return None
-        target = _inside(entry.path)
-        if not target.startswith(inside):
-            return _LEADS_OUT
-        return "links to a folder that they are in" if own.startswith(target) else None
-    if not os.path.exists(entry.path):
-        return _NOWHERE
-    return "images in no folder of a class" if _is_image(entry.name) else None
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
@@ -197,10 +194,15 @@ def _inside(root: Path | str) -> str:
     return os.path.realpath(root).rstrip(os.sep) + os.sep
 
 
-def _walk(
-    folder: str, inside: str, skipped: dict[str, list[str]]
-) -> Iterator[tuple[str, int, int]]:
-    """Path, size and time of each image below a folder."""
+def _images(folder: Path, root: Path, skipped: Skipped) -> list[tuple[str, int, int]]:
+    """Path, size and time of each image below a folder, sorted."""
+    try:
+        return sorted(_walk(str(folder), _inside(root), skipped))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _walk(folder: str, inside: str, skipped: Skipped) -> Iterator[tuple[str, int, int]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -208,22 +210,18 @@ def _walk(
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(entry.path, inside, skipped)
                 continue
-            if reason := _objection(entry, inside):
+            reason = None
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+                reason = _LEADS_OUT
+            elif entry.is_symlink() and not os.path.isfile(entry.path):
+                reason = _NOWHERE  # entry.is_file() raises at a link in a circle
+            elif not (_is_image(entry.name) and entry.is_file()):
+                reason = "files that are no images by their names"
+            if reason:
                 skipped.setdefault(reason, []).append(entry.path)
-                continue
-            status = entry.stat()
-            yield entry.path, status.st_size, status.st_mtime_ns
-
-
-def _objection(entry: os.DirEntry, inside: str) -> str | None:
-    """Why a file is left out, if it is."""
-    if entry.is_symlink():
-        if not os.path.realpath(entry.path).startswith(inside):
-            return _LEADS_OUT
-        if not os.path.isfile(entry.path):  # entry.is_file() raises at a link in a circle
-            return _NOWHERE
-    image = _is_image(entry.name) and entry.is_file()
-    return None if image else "files that are no images by their names"
+            else:
+                status = entry.stat()
+                yield entry.path, status.st_size, status.st_mtime_ns
 
 
 def _unreadable(folder: Path, error: OSError) -> ClassroomError:

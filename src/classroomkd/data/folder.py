@@ -1,7 +1,6 @@
 """A folder of photographs: which of its folders are for training and which for the test."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from classroomkd.data.album import Part, Showing, photo_set
+from classroomkd.data.encoded import FileImages
 from classroomkd.data.files import Listing, class_names, list_classes, named, own_classes
+from classroomkd.data.labelled import LabelledImages, PhotoOptions, photo_dataset
 from classroomkd.data.photos import PhotoSet
-from classroomkd.data.splits import roles, split_of
-from classroomkd.data.stores import FileStore
+from classroomkd.data.splits import split_of
 from classroomkd.errors import ClassroomError
 
 
@@ -27,7 +26,7 @@ def read_folder(split: str, path: Path, **options: Any) -> PhotoSet:
     Args:
         split: ``train`` or ``test``.
         path: the folder.
-        options: those of `Showing`.
+        options: those of `PhotoOptions`.
 
     Raises:
         ClassroomError: if there are no folders of classes, a class has no images, or the test
@@ -38,10 +37,10 @@ def read_folder(split: str, path: Path, **options: Any) -> PhotoSet:
     if others and folders:
         notes = (f"{path}: left out {len(others)} folders that are of no split: {named(others)}",)
     train = folders.pop("train", path)
-    parts = {"train": partial(_noted_part, train, path, notes)}
-    for role, folder in roles(folders).items():
-        parts[role] = partial(list_part, folder, path, own_classes(train, path))
-    return photo_set(path.absolute().name, split, parts, Showing(**options))
+    readers = {"train": partial(read_classes, train, path, notes=notes)}
+    for role, folder in folders.items():
+        readers[role] = partial(read_classes, folder, path, own_classes(train, path))
+    return photo_dataset(path.absolute().name, split, readers, PhotoOptions(**options))
 
 
 def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
@@ -68,29 +67,27 @@ def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
     return found, [name for name in names if name not in taken]
 
 
-def list_part(folder: Path, root: Path, classes: Sequence[str] | None = None) -> Part:
+def read_classes(
+    folder: Path, root: Path, classes: Sequence[str] | None = None, notes: tuple[str, ...] = ()
+) -> LabelledImages:
     """The images of ``folder/<class>/*``, numbered as ``classes`` if they are given."""
-    part = listed_part(list_classes(folder, root), folder)
+    images = from_listing(list_classes(folder, root), folder, notes)
     if classes is None:
-        return part
-    return part.numbered_as(classes, "rename or remove their folders")
+        return images
+    return images.numbered_as(classes, "rename or remove their folders")
 
 
-def _noted_part(folder: Path, root: Path, notes: tuple[str, ...]) -> Part:
-    part = list_part(folder, root)
-    return replace(part, notes=(*notes, *part.notes))
-
-
-def listed_part(listing: Listing, folder: Path) -> Part:
+def from_listing(listing: Listing, folder: Path, notes: tuple[str, ...] = ()) -> LabelledImages:
     """The images of a listing; ``folder`` is what was listed, for notes."""
-    notes = (
+    left_out = (
         f"{folder}: left out {len(names)} {reason}: {named(names)}"
         for reason, names in listing.skipped.items()
     )
-    store = FileStore(
+    encoded = FileImages(
         str(listing.root),
         np.array(listing.sizes),
         np.array(listing.mtimes),
         np.array(listing.files),
     )
-    return Part(store, torch.tensor(listing.targets), listing.classes, tuple(notes))
+    target = torch.tensor(listing.targets)
+    return LabelledImages(encoded, target, listing.classes, (*notes, *left_out))

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classroomkd.data.album import Part, Showing, photo_set
 from classroomkd.data.files import class_names, list_flat, own_classes
-from classroomkd.data.folder import list_part, listed_part
+from classroomkd.data.folder import from_listing, read_classes
+from classroomkd.data.labelled import LabelledImages, PhotoOptions, photo_dataset
 from classroomkd.data.photos import PhotoSet
 from classroomkd.data.synsets import SYNSET, read_words, synset_names
 from classroomkd.errors import ClassroomError
@@ -37,24 +37,19 @@ def read_imagenet(split: str, path: Path, **options: Any) -> PhotoSet:
     Args:
         split: ``train`` or ``test``.
         path: the folder, or one above it such as that which holds ``ILSVRC``.
-        options: those of `Showing`.
+        options: those of `PhotoOptions`.
 
     Raises:
         ClassroomError: if the folders are not there, or labels are missing.
     """
     root, train = _find_train(path)
     synsets = own_classes(train, path)
-    names = synset_names(synsets, _given_words(path, root))
-    parts = {"train": partial(_named, partial(list_part, train, path), names)}
+    readers = {"train": partial(read_classes, train, path)}
     if val := next((root / name for name in VAL_FOLDERS if (root / name).is_dir()), None):
         flat = not any(SYNSET.fullmatch(name) for name in class_names(val))
-        read = partial(_flat if flat else list_part, val, path, synsets)
-        parts["test"] = partial(_named, read, names)
-    return photo_set("imagenet", split, parts, Showing(**options))
-
-
-def _named(read: Callable[[], Part], names: tuple[str, ...]) -> Part:
-    return replace(read(), classes=names)
+        readers["test"] = partial(_flat if flat else read_classes, val, path, synsets)
+    photos = photo_dataset("imagenet", split, readers, PhotoOptions(**options))
+    return replace(photos, classes=synset_names(synsets, _given_words(path, root)))
 
 
 def _find_train(path: Path) -> tuple[Path, Path]:
@@ -96,11 +91,11 @@ def _given_words(path: Path, root: Path) -> dict[str, str]:
     return {}
 
 
-def _flat(val: Path, path: Path, synsets: Sequence[str]) -> Part:
+def _flat(val: Path, path: Path, synsets: Sequence[str]) -> LabelledImages:
     """The images of a folder without folders of synsets."""
     source, labels = _labels(val, path)
-    part = listed_part(list_flat(val, path, labels, source), val)
-    return part.numbered_as(synsets, "remove their images, or add their folders to train")
+    images = from_listing(list_flat(val, path, labels, source), val)
+    return images.numbered_as(synsets, "remove their images, or add their folders to train")
 
 
 def _labels(val: Path, path: Path) -> tuple[Path, dict[str, str]]:

@@ -87,32 +87,6 @@ class ImageSet:
             index=self.index.to(device),
         )
 
-    def windows(self, seed: int, epoch: int) -> Tensor:
-        """Which images are at hand together, ``[N]`` int64 on the host: a pure function.
-
-        Those of window 0, then those of window 1 and so on. In memory all are in one.
-        """
-        return torch.zeros(len(self), dtype=torch.int64)
-
-    def order(self, seed: int, epoch: int, windows: Tensor | None = None) -> Tensor:
-        """In which order an epoch shows the images, ``[N]`` int64 on the host: a pure function.
-
-        It is uniform but for this: windows come one after the other.
-
-        Args:
-            seed: of the order.
-            epoch: from 0.
-            windows: as of `windows`, to be shown in an order of their own; if left out, those of
-                this seed and epoch.
-        """
-        if windows is None:
-            windows = self.windows(seed, epoch)
-        else:
-            count = int(windows.max()) + 1 if len(windows) else 0
-            windows = permutation(count, seed, epoch, stream="order of windows")[windows]
-        order = permutation(len(self), seed, epoch)
-        return order[windows[order].argsort(stable=True)]
-
     @cached_property
     def fingerprint(self) -> str:
         """64 hexadecimal digits of the content: images, targets, classes and index.

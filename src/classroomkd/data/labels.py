@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,44 +43,34 @@ def number_labels(
     if not len(labels):
         raise ClassroomError(f"{origin}: has no images")
     kinds = {type(label) for label in labels}
+    numbers = f"from 0 to {len(names or ()) - 1}"
     if strange := kinds - {int, str, bool}:
         row = next(row for row, label in enumerate(labels) if type(label) in strange)
+        what = "neither a whole number nor a text" if names is None else f"not {numbers}"
         raise ClassroomError(
-            f"{origin}: row {row}: label {labels[row]!r} is neither a whole number nor a text:"
-            " mend or remove the row, or name another label with data.label"
+            f"{origin}: row {row}: label {labels[row]!r} is {what}: mend or remove the row, or name"
+            " another label with data.label"
         )
     if len(kinds) > 1:
         raise ClassroomError(
             f"{origin}: some labels are numbers and some are texts: make them all alike"
         )
-    if names is None:
-        known = sorted(set(labels))
-        names = [str(label) for label in known]
-    else:
+    known: list[Any] = sorted(set(labels))
+    if names is not None:
         known = list(names) if kinds == {str} else list(range(len(names)))
+    names = tuple(map(str, known if names is None else names))
     places = {label: place for place, label in enumerate(known)}
-    try:
-        target = [places[label] for label in labels]
-    except KeyError:
-        raise _foreign(labels, places, names, origin) from None
-    return torch.from_numpy(np.array(target, np.int64)), tuple(names)
-
-
-def _foreign(
-    labels: Sequence[Label], places: dict, names: Sequence[str], origin: str
-) -> ClassroomError:
     wrong = [row for row, label in enumerate(labels) if label not in places]
-    label = labels[wrong[0]]
-    known = (
-        f"none of the {len(names)} classes{nearest(label, names)}"
-        if isinstance(label, str)
-        else f"not from 0 to {len(names) - 1}"
-    )
-    rows = "row" if len(wrong) == 1 else f"{len(wrong)} rows, the first"
-    return ClassroomError(
-        f"{origin}: {rows} {wrong[0]}: label {label!r} is {known}: mend the labels, or name all"
-        " classes with data.classes"
-    )
+    if wrong:
+        label, which = labels[wrong[0]], f"not {numbers}"
+        rows = "row" if len(wrong) == 1 else f"{len(wrong)} rows, the first"
+        if kinds == {str}:
+            which = f"none of the {len(names)} classes{nearest(label, names)}"
+        raise ClassroomError(
+            f"{origin}: {rows} {wrong[0]}: label {label!r} is {which}: mend the labels, or name all"
+            " classes with data.classes"
+        )
+    return torch.tensor([places[label] for label in labels]), names
 
 
 def without_images(target: Tensor, classes: Sequence[str], origin: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from classroomkd.data.crops import ResizedCrop
-from classroomkd.data.draws import Draws
+from classroomkd.data.draws import Draws, permutation
 from classroomkd.data.epochs import Epochs
 from classroomkd.data.images import ImageSet
 from classroomkd.data.mixing import Mixing, Mixture, mix, soft_targets
@@ -65,8 +65,7 @@ class ViewLoader(Epochs):
             None for one view. A batch then has twice as many images as samples.
         mixing: What samples are mixed with, drawn from the first view's seed, or None. A partner is
             another sample of ``image_set``, whose views are computed, too: images cost twice the
-            time. Both views of a sample are mixed alike. Of a set that is streamed, partners are in
-            one window, and windows come one after the other even without ``shuffle``.
+            time. Both views of a sample are mixed alike.
         smoothing: The part of a target that all classes have alike, from 0 to below 1.
         copies: How often a sample is shown in an epoch, each time in another view (repeated
             augmentation). An epoch keeps its length and shows ``ceil(N / copies)`` of ``N``
@@ -158,18 +157,10 @@ class ViewLoader(Epochs):
     def _rows(self) -> Tensor:
         """``[n]`` int64, on the host: their places in `image_set`, in order."""
         count = len(self.image_set)
-        windows = self._windows() if self.mixing else None
-        if self.shuffle:
-            order = self.image_set.order(self.seed, self.epoch, windows)
-        else:
-            order = torch.arange(count) if windows is None else windows.argsort(stable=True)
+        order = permutation(count, self.seed, self.epoch) if self.shuffle else torch.arange(count)
         if self.copies > 1:
             order = order[: -(-count // self.copies)].repeat_interleave(self.copies)[:count]
         return order[: len(self) * self.batch_size]
-
-    def _windows(self) -> Tensor:
-        """``[N]`` int64, on the host: which samples may be mixed, a property of their views."""
-        return self.image_set.windows(self.views[0][0], self.view)
 
     def _plan(self, epoch: int) -> tuple[Tensor, Tensor, Mixture | None]:
         """All that an epoch shows, in order, on the host.
@@ -185,7 +176,7 @@ class ViewLoader(Epochs):
         if self.mixing is None:
             return rows[None], keys[None], None
         draws = Draws(self.views[0][0], epoch, keys)
-        mixture = self.mixing.draw(draws, rows, self._windows(), *self._size)
+        mixture = self.mixing.draw(draws, rows, len(self.image_set), *self._size)
         others = self._numbers[mixture.partner] + copy
         return torch.stack([rows, mixture.partner]), torch.stack([keys, others]), mixture
 

@@ -1,9 +1,8 @@
 """Mixed samples (mixup and cutmix), and targets that are probabilities.
 
 What a sample is mixed with, how much and where follow from (seed, epoch, index) and from the
-training set, not from the batch: its partner is any other sample of the set, or of what is at hand
-where the set is streamed, in that sample's own view. A mixed image is hence as pure as a view, and
-a bank may hold what mentors say about it.
+training set, not from the batch: its partner is any other sample of the set, in that sample's own
+view. A mixed image is hence as pure as a view, and a bank may hold what mentors say about it.
 
 Shapes: ``B`` samples, ``N`` of the training set, ``C`` classes.
 """
@@ -54,8 +53,7 @@ class Mixing:
 
     >>> mixing = Mixing(cutmix=1.0)
     >>> draws = Draws(seed=0, epoch=3, index=torch.arange(2))
-    >>> windows = torch.zeros(50, dtype=torch.int64)  # all 50 samples are at hand together
-    >>> mixture = mixing.draw(draws, torch.arange(2), windows, height=32, width=32)
+    >>> mixture = mixing.draw(draws, torch.arange(2), count=50, height=32, width=32)
     >>> bool((mixture.partner != torch.arange(2)).all())
     True
     >>> own, other = torch.zeros(2, 3, 32, 32), torch.ones(2, 3, 32, 32)
@@ -83,13 +81,13 @@ class Mixing:
         """Whether any sample is mixed."""
         return self.p > 0 and (self.mixup > 0 or self.cutmix > 0)
 
-    def draw(self, draws: Draws, rows: Tensor, windows: Tensor, height: int, width: int) -> Mixture:
+    def draw(self, draws: Draws, rows: Tensor, count: int, height: int, width: int) -> Mixture:
         """What samples are mixed with.
 
         Args:
             draws: of the samples, on the host.
             rows: ``[B]`` int64, their places in the set, on the host.
-            windows: ``[N]`` int64, on the host: which samples are at hand together.
+            count: ``N``, of the samples in the set.
             height: of the images, in pixels.
             width: the same.
         """
@@ -101,8 +99,9 @@ class Mixing:
         box = top, left, bottom, right = _boxes(draws, share, height, width) * cut
         covered = ((bottom - top) * (right - left)).double() / (height * width)
         share = torch.where(cut, 1 - covered, share)
+        step = draws.integers("mix partner", 1, max(count, 2))[:, 0]  # all others alike
         return Mixture(
-            partner=_partners(draws, rows, windows),
+            partner=(rows + step) % count,
             box=box,
             blend=torch.where(cut, 1, share).float(),
             share=share.float(),
@@ -171,18 +170,6 @@ def soft_targets(
         share = mixture.share[:, None]
         likely = share * certain[0] + (1 - share) * certain[1]
     return (1 - smoothing) * likely + smoothing / classes
-
-
-def _partners(draws: Draws, rows: Tensor, windows: Tensor) -> Tensor:
-    """For each row another of its window, if there is one: ``[B]`` int64; all others alike."""
-    order = windows.argsort(stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    counts = windows.bincount()
-    first = (counts.cumsum(0) - counts)[windows[rows]]
-    count = counts[windows[rows]]
-    step = draws.integers("mix partner", 1, count[:, None].clamp_min(2))[:, 0]
-    return order[first + (place[rows] - first + step) % count]
 
 
 def _boxes(draws: Draws, share: Tensor, height: int, width: int) -> Tensor:

@@ -19,13 +19,17 @@ from torch.utils.data import DataLoader, Dataset
 from classroomkd.data.crops import ResizedCrop, central_boxes
 from classroomkd.data.decode import BadImage, Photo
 from classroomkd.data.draws import Draws
+from classroomkd.data.encoded import EncodedImages
 from classroomkd.data.images import ImageSet
-from classroomkd.data.stores import Store
 from classroomkd.data.waits import Waits
 from classroomkd.errors import ClassroomError
 
 _CHUNK = 32  # images that a worker decodes at a time, so that all work at one batch
 _OPEN = 2**26  # pixels of those that it has open at a time: opening a PNG decodes it
+
+# Rows of a set, the random numbers of these samples, and their random crop or None: all that the
+# pixels of some samples depend on.
+Job = tuple[list[int], Draws, ResizedCrop | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +40,8 @@ class PhotoSet(ImageSet):
     access, in this process. Ask for those of a small subset.
 
     Args:
-        store: what holds the encoded images.
-        places: ``[N]`` int64, where each image is in the store.
+        encoded: the images' bytes.
+        places: ``[N]`` int64, where each image is among them.
         side: ``S``.
         centre: share of the shorter side that plain images show.
         workers: processes that decode; 0 for none but this one.
@@ -46,7 +50,7 @@ class PhotoSet(ImageSet):
     """
 
     images: Tensor = field(init=False, repr=False)
-    store: Store = field(kw_only=True, repr=False)
+    encoded: EncodedImages = field(kw_only=True, repr=False)
     places: np.ndarray = field(kw_only=True, repr=False)
     side: int = field(kw_only=True, default=224)
     centre: float = field(kw_only=True, default=0.875)
@@ -60,8 +64,8 @@ class PhotoSet(ImageSet):
     def __getattr__(self, name: str) -> Any:
         if name != "images":
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-        look = Look(seed=0, epoch=0, index=self.index.cpu(), crop=None)
-        return torch.from_numpy(_decode(self, range(len(self)), look)).permute(0, 3, 1, 2)
+        pixels = _decode(self, (list(range(len(self))), Draws(0, 0, self.index.cpu()), None))
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -81,10 +85,6 @@ class PhotoSet(ImageSet):
         """The same set, its targets and numbers on ``device``."""
         return replace(self, target=self.target.to(device), index=self.index.to(device))
 
-    def windows(self, seed: int, epoch: int) -> Tensor:
-        """Which photographs are at hand together, as their store says."""
-        return self.store.windows(self.places, seed, epoch)
-
     @cached_property
     def fingerprint(self) -> str:
         """64 hexadecimal digits of the images' names and sizes, and of how they are shown.
@@ -93,28 +93,11 @@ class PhotoSet(ImageSet):
         """
         shown = (self.side, self.centre, self.classes)
         digest = hashlib.sha256(repr(shown).encode())
-        digest.update(self.store.identity(self.places))
-        sizes = self.store.sizes[self.places]
+        digest.update(self.encoded.identity(self.places))
+        sizes = self.encoded.sizes[self.places]
         for numbers in (sizes, self.target.cpu().numpy(), self.index.cpu().numpy()):
             digest.update(np.ascontiguousarray(numbers).data)
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Look:
-    """How samples are looked at: all that their pixels depend on.
-
-    Attributes:
-        seed: of the views.
-        epoch: from 0.
-        index: ``[B]`` int64, the numbers that key the samples' views.
-        crop: random parts of the images, or None for their centres.
-    """
-
-    seed: int
-    epoch: int
-    index: Tensor
-    crop: ResizedCrop | None
 
 
 class PhotoReader:
@@ -124,8 +107,8 @@ class PhotoReader:
         photos: the set.
         device: where the pixels go.
 
-    Batches are decoded ahead of their use; what a sample looks like depends on its `Look` alone,
-    not on the workers or the batch.
+    Batches are decoded ahead of their use; what a sample looks like depends neither on the workers
+    nor on the batch.
 
     Attributes:
         waits: how long the latest epoch has waited for its batches.
@@ -134,7 +117,7 @@ class PhotoReader:
     def __init__(self, photos: PhotoSet, device: torch.device) -> None:
         self._device = device
         self.waits = Waits(device)
-        self._jobs: list[tuple[list[int], Look]] = []
+        self._jobs: list[Job] = []
         several = {"persistent_workers": True, "prefetch_factor": 4} if photos.workers else {}
         self._loader = DataLoader(
             _Decoding(replace(photos.to("cpu"), workers=0, development=None)),
@@ -168,7 +151,7 @@ class PhotoReader:
             chunks = list(zip(rows.split(_CHUNK), keys.split(_CHUNK), strict=True))
             counts.append(len(chunks))
             self._jobs += [
-                (chunk.tolist(), Look(seed, epoch, key, crop))
+                (chunk.tolist(), Draws(seed, epoch, key), crop)
                 for seed, crop in crops
                 for chunk, key in chunks
             ]
@@ -210,25 +193,32 @@ class _Decoding(Dataset):
     def __init__(self, photos: PhotoSet) -> None:
         self._photos = photos
 
-    def __getitem__(self, job: tuple[Sequence[int], Look]) -> Tensor | str:
+    def __getitem__(self, job: Job) -> Tensor | str:
         try:
-            return torch.from_numpy(_decode(self._photos, *job))
+            return torch.from_numpy(_decode(self._photos, job))
         except ClassroomError as error:
             return str(error)
 
 
-def _decode(photos: PhotoSet, rows: Sequence[int], look: Look) -> np.ndarray:
+def _decode(photos: PhotoSet, job: Job) -> np.ndarray:
     """Pixels ``[B, S, S, 3]`` uint8 of the images in some rows.
 
     Raises:
         ClassroomError: if one cannot be decoded.
     """
+    rows, draws, crop = job
     pixels = np.empty((len(rows), photos.side, photos.side, 3), np.uint8)
     row = 0
     try:
-        with closing(_open(photos.store, photos.places[list(rows)].tolist())) as groups:
+        with closing(_open(photos.encoded, photos.places[rows].tolist())) as groups:
             for opened in groups:
-                for box, photo in zip(_boxes(photos, look, opened, row), opened, strict=True):
+                widths, heights = torch.tensor([photo.size for photo in opened]).unbind(1)
+                if crop is None:
+                    boxes = central_boxes(widths, heights, photos.centre)
+                else:
+                    own = replace(draws, index=draws.index[row : row + len(opened)])
+                    boxes = crop.boxes(own, widths, heights)
+                for box, photo in zip(boxes.tolist(), opened, strict=True):
                     pixels[row] = photo.square(box, photos.side)
                     row += 1
     except BadImage as error:
@@ -239,7 +229,7 @@ def _decode(photos: PhotoSet, rows: Sequence[int], look: Look) -> np.ndarray:
     return pixels
 
 
-def _open(store: Store, places: Sequence[int]) -> Generator[list[Photo], None, None]:
+def _open(encoded: EncodedImages, places: Sequence[int]) -> Generator[list[Photo], None, None]:
     """The images at some places, some at a time, which are closed when the next come.
 
     Raises:
@@ -250,17 +240,8 @@ def _open(store: Store, places: Sequence[int]) -> Generator[list[Photo], None, N
         opened: list[Photo] = []
         try:
             while left and len(opened) < _CHUNK and sum(math.prod(p.size) for p in opened) < _OPEN:
-                opened.append(store.photo(left.pop()))
+                opened.append(encoded.photo(left.pop()))
             yield opened
         finally:
             for photo in opened:
                 photo.close()
-
-
-def _boxes(photos: PhotoSet, look: Look, opened: Sequence[Photo], first: int) -> list[list[float]]:
-    """What is shown of the opened images, which are those of a look from ``first`` on."""
-    widths, heights = torch.tensor([photo.size for photo in opened]).unbind(1)
-    if look.crop is None:
-        return central_boxes(widths, heights, photos.centre).tolist()
-    draws = Draws(look.seed, look.epoch, look.index[first : first + len(opened)])
-    return look.crop.boxes(draws, widths, heights).tolist()

@@ -3,26 +3,17 @@
 ``load_image_set`` is the way in; ``register_dataset`` adds a set of your own.
 """
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from classroomkd.data.cifar import Cifar
 from classroomkd.data.folder import read_folder
 from classroomkd.data.imagenet import read_imagenet
 from classroomkd.data.images import ImageSet, development_split
-from classroomkd.data.parquet import (
-    Content,
-    choose_columns,
-    find_parquet,
-    read_parquet,
-    read_table,
-)
-from classroomkd.data.pickles import CIFAR10, CIFAR100, PickleLayout, find_pickles, read_pickles
 from classroomkd.data.shards import read_shards
 from classroomkd.data.tables import read_table_set
 from classroomkd.errors import ClassroomError, unknown_name
@@ -145,93 +136,9 @@ def _only_path(name: str, path: Path | None, hub: str | None) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class _Cifar:
-    """A reader of CIFAR-10 or CIFAR-100, wherever it lies."""
-
-    name: str
-    class_count: int
-    layout: PickleLayout
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, split: str, path: Path | None, hub: str | None) -> ImageSet:
-        if hub is not None:
-            origin, content = hub, _read_hub(hub, split)
-        else:
-            origin = str(path) if path is not None else self.name
-            content = self._read_folder(path or self._find(), split)
-        images, target, classes = content
-        if len(classes) != self.class_count:
-            raise ClassroomError(
-                f"{origin}: has {len(classes)} classes, {self.name} has {self.class_count}"
-            )
-        return ImageSet(images, target, classes, self.mean, self.std, self.name)
-
-    def _read_folder(self, folder: Path, split: str) -> Content:
-        if pickles := find_pickles(folder, self.layout):
-            return read_pickles(pickles, split, self.layout)
-        if files := find_parquet(folder, split):
-            return read_parquet(files)
-        if not folder.is_dir():
-            raise ClassroomError(f"{self.name}: {folder}: no such folder")
-        found = sorted(entry.name for entry in folder.iterdir())
-        listed = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
-        raise ClassroomError(
-            f"{self.name}: {folder}: neither torchvision's folder '{self.layout.folder}' nor "
-            f"Parquet files '{split}-*.parquet' (found: {listed or 'nothing'})"
-        )
-
-    def _find(self) -> Path:
-        """The folder to read when none is given: in ``$CLASSROOMKD_DATA``, or downloaded."""
-        if (root := os.environ.get("CLASSROOMKD_DATA")) and (Path(root) / self.name).is_dir():
-            return Path(root) / self.name
-        folder = Path.home() / ".cache" / "classroomkd" / self.name
-        if not find_pickles(folder, self.layout):
-            self._download(folder)
-        return folder
-
-    def _download(self, folder: Path) -> None:
-        from torchvision import datasets
-
-        source = datasets.CIFAR100 if self.name == "cifar100" else datasets.CIFAR10
-        try:
-            datasets.utils.download_and_extract_archive(
-                source.url, str(folder), filename=source.filename, md5=source.tgz_md5
-            )
-        except (OSError, RuntimeError) as error:
-            raise ClassroomError(
-                f"{self.name}: cannot download {source.url} ({error}). Either fetch it elsewhere "
-                f"and unpack it so that {folder / self.layout.folder} exists; or set path to a "
-                "folder that has it (unpacked, or the Parquet files of the Hugging Face hub), or "
-                f"$CLASSROOMKD_DATA to the parent of such a folder named '{self.name}'; or set "
-                f"hub to uoft-cs/{self.name}"
-            ) from error
-
-
 register_dataset("cifar10")(
-    _Cifar("cifar10", 10, CIFAR10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    Cifar("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 )
 register_dataset("cifar100")(
-    _Cifar("cifar100", 100, CIFAR100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+    Cifar("cifar100", 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 )
-
-
-def _read_hub(hub: str, split: str) -> Content:
-    import datasets
-
-    origin = f"{hub} ({split})"
-    try:
-        data = datasets.load_dataset(hub, split=split)
-    except Exception as error:  # the hub, the network and the cache each raise their own
-        raise ClassroomError(
-            f"{origin}: cannot be loaded from the Hugging Face hub ({error}). Check the name and "
-            "the network, or set path to a folder that has the data"
-        ) from error
-    image, label = choose_columns(data.column_names, origin)
-    if not isinstance(data.features[label], datasets.ClassLabel):
-        raise ClassroomError(f"{origin}: column '{label}' has no class names")
-    classes = tuple(data.features[label].names)
-    encoded = data.cast_column(image, datasets.Image(decode=False))
-    table: Any = encoded.with_format("arrow")[:]
-    return read_table(table.select([image, label]), classes, origin)

@@ -2,14 +2,12 @@
 
 import glob
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from classroomkd.data.files import named
 from classroomkd.errors import ClassroomError, nearest_path
 
-Anything = TypeVar("Anything")
 _WORDS = {
     "train": ("train", "training"),
     "test": ("test", "testing"),
@@ -29,17 +27,6 @@ def split_of(name: str) -> str:
     """
     found = set(re.split(r"[^a-z]+", name.lower()))
     return next((split for split, words in _WORDS.items() if found & set(words)), "")
-
-
-def roles(found: dict[str, Anything]) -> dict[str, Anything]:
-    """What is for ``train``, ``test`` and ``dev``: without a test, what was for ``dev`` is it.
-
-    >>> roles({"train": 1, "dev": 2})
-    {'train': 1, 'test': 2}
-    """
-    if "dev" in found and "test" not in found:
-        return {"test" if role == "dev" else role: what for role, what in found.items()}
-    return found
 
 
 def group_files(path: Path, suffix: str) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -72,7 +59,7 @@ def group_files(path: Path, suffix: str) -> tuple[dict[str, list[Path]], list[Pa
             f"{named([file.name for file in files])})"
         )
     for split, chosen in groups.items():
-        _check_complete(path, split, chosen)
+        check_complete(path, split, chosen)
     return groups, others
 
 
@@ -132,14 +119,12 @@ def _expand(text: str) -> list[str]:
     return [whole for option in options for whole in _expand(head + option + tail)]
 
 
-def _check_complete(path: Path, split: str, files: Sequence[Path]) -> None:
+def check_complete(path: Path, split: str, files: Sequence[Path]) -> None:
+    """A ClassroomError if files are missing by their own names (``-00000-of-00003``)."""
     totals = {int(match[1]) for file in files if (match := _OF.search(file.stem))}
     if totals and totals != {len(files)}:
         raise ClassroomError(
             f"{path}: {len(files)} of {max(totals)} files of the {split} split are here "
-            f"({_names(files)}): fetch the others, or remove what is left over"
+            f"({named([file.name for file in files])}): fetch the others, or remove what is left"
+            " over"
         )
-
-
-def _names(files: Iterable[Path]) -> str:
-    return named([file.name for file in files])

@@ -1,4 +1,4 @@
-"""Where the bytes of photographs lie: opened one at a time, in whichever process asks.
+"""Encoded images, opened one at a time in whichever process asks.
 
 ``N`` images, each at a place from 0 to ``N - 1``.
 """
@@ -7,21 +7,17 @@ import io
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from classroomkd.data.decode import BadImage, Photo, Source
 from classroomkd.data.files import printable
 
 
 @dataclass(frozen=True, eq=False)
-class Store(ABC):
-    """Encoded images; small to pickle, since it travels to worker processes.
+class EncodedImages(ABC):
+    """Where the bytes of images lie; small to pickle, since it travels to worker processes.
 
     Attributes:
         origin: what holds them, for messages and for what is remembered about them.
@@ -38,11 +34,11 @@ class Store(ABC):
 
     @abstractmethod
     def key(self, place: int) -> str:
-        """What an image is called in the store."""
+        """What an image is called within the origin."""
 
     @abstractmethod
     def open(self, place: int) -> Source:
-        """An image's encoded bytes: a path, or a file in memory.
+        """An image's path, or its bytes as a file in memory.
 
         Raises:
             BadImage, OSError: if there are none.
@@ -65,23 +61,16 @@ class Store(ABC):
             raise BadImage(printable(error), name) from error
 
     def remembered_as(self) -> str:
-        """What the user's cache knows the store by."""
+        """What the user's cache knows the images by."""
         return os.path.realpath(self.origin)
 
     def identity(self, places: np.ndarray) -> bytes:
         """What images are recognised by beside their sizes: their names, unless told otherwise."""
         return b"\0".join(os.fsencode(self.key(place)) for place in places.tolist())
 
-    def windows(self, places: np.ndarray, seed: int, epoch: int) -> Tensor:
-        """Which of the images at some places are at hand together: ``[n]`` int64, from 0.
-
-        All are, unless neighbours are fetched together and are given up for others.
-        """
-        return torch.zeros(len(places), dtype=torch.int64)
-
 
 @dataclass(frozen=True, eq=False)
-class FileStore(Store):
+class FileImages(EncodedImages):
     """Files below the folder `origin`.
 
     Attributes:
@@ -104,37 +93,32 @@ class FileStore(Store):
 
 
 @dataclass(frozen=True, eq=False)
-class RowStore(Store):
-    """Rows of a table, each with the ``bytes`` of an encoded file, or the ``path`` of one.
+class TarImages(EncodedImages):
+    """Members of tar files, read where they lie.
 
     Attributes:
-        folder: that relative paths start from; None where they lead nowhere.
+        tars: paths of the tar files.
+        tar: ``[N]`` int64, which of them holds each image.
+        starts: ``[N]`` int64, where in it the image begins.
+        members: ``[N]`` bytes, the images' names in the tar files.
     """
 
-    folder: Path | None
-
-    @abstractmethod
-    def cell(self, place: int) -> dict[str, Any]:
-        """A row's ``bytes`` and ``path``, of which any may be missing or None."""
+    tars: tuple[str, ...]
+    tar: np.ndarray
+    starts: np.ndarray
+    members: np.ndarray
 
     def key(self, place: int) -> str:
-        """The row's number, from 0."""
-        return f"row {place}"
+        """The tar file and the member."""
+        tar = os.path.basename(self.tars[self.tar[place]])
+        return f"{tar}/{os.fsdecode(self.members[place])}"
 
     def name(self, place: int) -> str:
-        """The table and the row."""
-        return f"{self.origin}, {self.key(place)}"
+        """The tar file with its path, and the member."""
+        return os.path.join(os.path.dirname(self.tars[self.tar[place]]), self.key(place))
 
-    def open(self, place: int) -> io.BytesIO | Path:
-        """The row's bytes."""
-        content = self.cell(place)
-        if content.get("bytes"):
-            return io.BytesIO(content["bytes"])
-        if content.get("path") and self.folder is not None:
-            return self.folder / content["path"]
-        raise BadImage("the row has no image", self.name(place))
-
-    def remembered_as(self) -> str:
-        """The table's name and content: no row says when it was changed."""
-        content = self.identity(np.arange(len(self))).hex()
-        return f"{self.origin} {content} {blake2b(self.sizes.tobytes()).hexdigest()}"
+    def open(self, place: int) -> io.BytesIO:
+        """The member's bytes."""
+        with open(self.tars[self.tar[place]], "rb") as file:
+            file.seek(self.starts[place])
+            return io.BytesIO(file.read(self.sizes[place]))
