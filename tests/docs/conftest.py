@@ -1,9 +1,7 @@
 """A working folder for each document: small sets of data, and the mentors of the demonstration."""
 
-import pickle
 import shutil
 
-import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -13,6 +11,7 @@ from classroomkd.demo import MENTORS
 from classroomkd.engine.run import train
 from classroomkd.methods import registry as methods
 from classroomkd.models import registry as models
+from tests.data.stand_ins import ENCODED, LABELS, write_parquet
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +50,10 @@ def demo_mentors(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="module")
 def cifar100(place):
-    """300 images of noise to train on, and 100 to test on, in the layout of CIFAR-100."""
-    layout = place / "data" / "cifar100" / "cifar-100-python"
-    layout.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 300), ("test", 100)):
-        content = {
-            "data": generator.integers(0, 255, (count, 3072), dtype=np.uint8),
-            "fine_labels": [k % 100 for k in range(count)],
-        }
-        (layout / split).write_bytes(pickle.dumps(content, protocol=2))
-    names = {"fine_label_names": [f"class {k}" for k in range(100)]}
-    (layout / "meta").write_bytes(pickle.dumps(names, protocol=2))
-    return layout
+    """300 images of noise to train on, and 100 to test on, for CIFAR-100."""
+    folder = place / "data" / "cifar100"
+    folder.mkdir(parents=True)
+    labels = LABELS.tolist()
+    write_parquet(folder / "train.parquet", encoded=3 * ENCODED, labels=3 * labels)
+    write_parquet(folder / "test.parquet")
+    return folder
