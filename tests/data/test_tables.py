@@ -202,6 +202,23 @@ def test_images_in_files_beside_the_table(tmp_path):
     assert_blue_and_red(load(path=tmp_path), 6)
 
 
+def test_paths_of_images_as_mere_texts(tmp_path):
+    for row, data in enumerate(pictures(6)[1]):
+        (tmp_path / f"{row}.png").write_bytes(data)
+    columns = {"image": [f"{row}.png" for row in range(6)], "label": list("brbrbr")}
+    for split in ("train", "test"):
+        pq.write_table(pa.table(columns), tmp_path / f"{split}.parquet")
+    assert colours(load(path=tmp_path)) == [COLOURS["blue"], COLOURS["red"]] * 3
+
+
+def test_reading_is_quiet_and_leaves_nothing_beside_the_table(tmp_path, capfd):
+    path = write(tmp_path / "things" / "train.parquet")
+    datasets.enable_progress_bars()
+    load(path=path, test=1)
+    assert [file.name for file in path.parent.iterdir()] == ["train.parquet"]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_bad_rows_are_named_or_skipped(tmp_path):
     def spoil(columns):
         columns["image"][0] = {"bytes": b"no image", "path": None}

@@ -17,11 +17,8 @@ def find_bad(encoded: EncodedImages, workers: int) -> dict[int, str]:
     """The places of images that cannot be decoded, each with the reason.
 
     Verdicts are kept in ``$CLASSROOMKD_CACHE`` or ``~/.cache/classroomkd``, also when this is
-    interrupted; an image is looked at again once its size or time has changed.
-
-    Args:
-        encoded: the images.
-        workers: processes that decode; 0 for none but this one.
+    interrupted; an image is looked at again once its size or time has changed. ``workers`` are
+    processes that decode; 0 for none but this one.
     """
     cache = cache_file("photos", encoded.remembered_as())
     known = _verdicts(read_cache(cache))

@@ -42,11 +42,7 @@ class Cifar:
     std: tuple[float, float, float]
 
     def __call__(self, split: str, path: Path | None, hub: str | None) -> ImageSet:
-        """The images of ``split``.
-
-        Raises:
-            ClassroomError: if they are not there, or damaged; names the file, and the row.
-        """
+        """The images of ``split``; what is damaged or missing is a ClassroomError that names it."""
         if hub is not None:
             origin = f"{hub} ({split})"
             images, target, classes = decode(load_from_hub(origin, hub, split=split), origin)
@@ -145,12 +141,7 @@ class Cifar:
 
 
 def read_parquet(files: list[Path]) -> Content:
-    """Read images ``[N, 3, H, W]`` uint8, target ``[N]`` int64 and class names.
-
-    Raises:
-        ClassroomError: if a file is damaged, lacks a column or the class names, or has a row
-            without a valid image or label; names the file and the row.
-    """
+    """Read images ``[N, 3, H, W]`` uint8, target ``[N]`` int64 and class names from Parquet."""
     import datasets
     import pyarrow.parquet as pq
 
@@ -168,11 +159,7 @@ def read_parquet(files: list[Path]) -> Content:
 
 
 def decode(table: "Dataset", origin: str) -> Content:
-    """Decode a table of two columns, image and label; ``origin`` names it in errors.
-
-    Raises:
-        ClassroomError: if a row has no valid image or label; names the row, from 0.
-    """
+    """Decode a table of two columns, image and label, whose errors name ``origin`` and the row."""
 
     def choose(usual: tuple[str, ...]) -> str:
         for name in usual:

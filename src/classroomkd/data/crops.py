@@ -23,9 +23,7 @@ _TRIES = 10
 class ResizedCrop:
     """A random part of an image, resized: a view function, and the boxes for who decodes files.
 
-    Args:
-        scale: least and most of the part's area, as a share of the image's.
-        ratio: least and most of its width divided by its height.
+    ``scale`` and ``ratio`` are those of `resized_crop`.
 
     >>> draws = Draws(seed=0, epoch=0, index=torch.arange(2))
     >>> boxes = ResizedCrop(scale=(0.25, 0.25), ratio=(1, 1)).boxes(

@@ -32,15 +32,9 @@ class BadImage(Exception):
 class Photo:
     """An image file, opened: its header is read, its pixels are not.
 
-    Args:
-        source: the file's path, or the file, opened.
-        name: what to call it in messages; the path if left out.
-
-    Attributes:
-        size: width and height as it is to be seen.
-
-    Raises:
-        BadImage: if it is no image, or a side is below `MIN_SIDE`.
+    ``source`` is the file's path, or the file, opened; ``name`` is what to call it in messages.
+    ``size`` is width and height as it is to be seen. What is no image, or has a side below
+    `MIN_SIDE`, is a BadImage.
     """
 
     def __init__(self, source: Source, name: str | None = None) -> None:
@@ -62,9 +56,6 @@ class Photo:
 
         A JPEG that is more than four times as large as needed is decoded at a half, a quarter or an
         eighth of its size, which is much faster and leaves at least twice the pixels needed.
-
-        Raises:
-            BadImage: if the pixels cannot be decoded.
         """
         left, top, width, height = box
         for reduced in (8, 4, 2):
@@ -123,10 +114,7 @@ def _read_header(image: Image.Image) -> tuple[int, int, bool]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8 bits of red, green and blue.
-
-    Raises:
-        ValueError: if the pixels are floating-point numbers, or of a mode without a conversion.
+    """Convert any mode to 8 bits of red, green and blue; a ValueError if that cannot be.
 
     >>> to_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
     (255, 255, 255)

@@ -38,22 +38,14 @@ class EncodedImages(ABC):
 
     @abstractmethod
     def open(self, place: int) -> Source:
-        """An image's path, or its bytes as a file in memory.
-
-        Raises:
-            BadImage, OSError: if there are none.
-        """
+        """An image's path, or its bytes as a file in memory; an error if there are none."""
 
     def name(self, place: int) -> str:
         """What an image is called in messages."""
         return printable(os.path.join(self.origin, self.key(place)))
 
     def photo(self, place: int) -> Photo:
-        """An image with its header read.
-
-        Raises:
-            BadImage: if it cannot be opened, or is no image.
-        """
+        """An image with its header read; BadImage if it is none, or cannot be opened."""
         name = self.name(place)
         try:
             return Photo(self.open(place), name)

@@ -21,13 +21,12 @@ Skipped = dict[str, list[str]]  # what is left out, by reason; hidden files are 
 
 @dataclass
 class Listing:
-    """The files of some classes.
+    """The files of some classes, and what was left out.
 
     Attributes:
         root: the tree that they lie in; a link that leads out of it is left out.
         classes: names of the folders, sorted.
-        files: of all classes, relative to `root`, as the file system spells them; sorted in each
-            class.
+        files: relative to `root`, as the file system spells them; sorted in each class.
         targets: each file's class.
         sizes: of the files, in bytes.
         mtimes: when each was changed, in nanoseconds.
@@ -71,16 +70,9 @@ def list_classes(folder: Path, root: Path) -> Listing:
     """List the images in the folders of ``folder``, each of which is a class.
 
     Folders in a class's folder belong to it. A link is followed if it leads to a file in the tree
-    (a class's folder may be one, too); every other link is left out. 100,000 files take about a
-    second.
-
-    Args:
-        folder: of the classes' folders.
-        root: the tree that links may not leave.
-
-    Raises:
-        ClassroomError: if there are no classes, one has no images, or a folder cannot be read;
-            names it.
+    ``root`` (a class's folder may be one, too); every other link is left out. 100,000 files take
+    about a second. No classes, a class without images, and a folder that cannot be read are
+    ClassroomErrors that name them.
     """
     listing = Listing(root)
     listing.classes = own_classes(folder, root, listing.skipped)
@@ -106,14 +98,8 @@ def list_classes(folder: Path, root: Path) -> Listing:
 def list_flat(folder: Path, root: Path, labels: Mapping[str, str], source: Path) -> Listing:
     """List the images below a folder without a folder for each class.
 
-    Args:
-        folder: of the images.
-        root: the tree that links may not leave.
-        labels: each image's class, by its name without the extension.
-        source: where the labels come from, for messages.
-
-    Raises:
-        ClassroomError: if there are no images, one has no label, or the folder cannot be read.
+    ``labels`` has each image's class by its name without the extension, and comes from the file
+    ``source``. An image without a label is a ClassroomError.
     """
     listing = Listing(root)
     found = _images(folder, root, listing.skipped)
@@ -135,12 +121,9 @@ def list_flat(folder: Path, root: Path, labels: Mapping[str, str], source: Path)
 
 
 def own_classes(folder: Path, root: Path, skipped: Skipped | None = None) -> tuple[str, ...]:
-    """The classes that `list_classes` finds: no folder of theirs leads out of the tree.
+    """The classes that `list_classes` finds: no folder of theirs leads out of the tree ``root``.
 
-    Args:
-        folder: of the classes' folders.
-        root: the tree that links may not leave.
-        skipped: takes what is left out.
+    What is left out is added to ``skipped``.
     """
     skipped = {} if skipped is None else skipped
     classes, inside, own = [], _inside(root), _inside(folder)

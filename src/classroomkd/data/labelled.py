@@ -39,8 +39,8 @@ class PhotoOptions:
         test: how many (int) or which share (float) of the samples are for the test, where the set
             has no images for it.
         seed: of that split.
-        bad_images: ``"error"`` to stop when one is met; ``"skip"`` to find and leave out all of
-            them now. Bad are those that are damaged, or too small.
+        bad_images: ``"error"`` to stop when one is met; ``"skip"`` to leave out all that are
+            damaged or too small, which are looked for now.
         workers: processes that decode; up to 8 if None.
         mean: of the channels of the training images, on the scale [0, 1].
         std: likewise.
@@ -75,8 +75,7 @@ class LabelledImages:
     def numbered_as(self, classes: Sequence[str], what: str) -> "LabelledImages":
         """The same images, their classes numbered as in the training set.
 
-        Raises:
-            ClassroomError: if one is none of the training set's; ``what`` says what to mend.
+        A class that is none of the training set's is a ClassroomError; ``what`` says what to mend.
         """
         places = {name: place for place, name in enumerate(classes)}
         if foreign := [name for name in self.classes if name not in places]:
@@ -96,17 +95,9 @@ def photo_dataset(
 ) -> PhotoSet:
     """The photographs for ``split``.
 
-    Args:
-        name: of the set.
-        split: ``train`` or ``test``.
-        readers: of what came for ``train`` and, where something did, for ``test`` and ``dev``.
-            Without ``test``, what came for ``dev`` is it; without either, a share of each class of
-            ``train``.
-        options: how to show them.
-
-    Raises:
-        ClassroomError: if there is one class only, or no good image of one is left; also if it is
-            the images for the test that are at fault, and others are asked for.
+    ``readers`` read what came for ``train`` and, where something did, for ``test`` and ``dev``.
+    Without ``test``, what came for ``dev`` is it; without either, a share of each class of
+    ``train``. Mistakes in what came for the test are told before a training, not after it.
     """
     readers = dict(readers)
     if "test" not in readers and "dev" in readers:

@@ -83,14 +83,10 @@ def without_images(target: Tensor, classes: Sequence[str], origin: str) -> tuple
 
 
 def class_list(classes: ClassNames | None) -> tuple[str, ...] | None:
-    """The names of classes that a user gives.
+    """The names of classes that a user gives; a ClassroomError if one is there twice.
 
-    Args:
-        classes: the names in the order of the labels; ``imagenet`` for ImageNet-1k's in the usual
-            order; a text file with a name in each line; or None for None.
-
-    Raises:
-        ClassroomError: if the file cannot be read, or a name is there twice.
+    ``classes`` are the names in the order of the labels; ``imagenet`` for ImageNet-1k's in the
+    usual order; a text file with a name in each line; or None for None.
     """
     if classes is None:
         return None

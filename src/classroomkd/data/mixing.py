@@ -118,12 +118,7 @@ class Mixing:
 def beta_quantile(chance: Tensor, alpha: float) -> Tensor:
     """The quantile function of ``Beta(alpha, alpha)``: from uniform numbers, samples of it.
 
-    Args:
-        chance: ``[B]`` float64 in [0, 1], on the host.
-        alpha: above 0, or any number where ``B`` is 0.
-
-    Returns:
-        ``[B]`` float64 in [0, 1].
+    Both are ``[B]`` float64 in [0, 1], on the host.
 
     >>> beta_quantile(torch.tensor([0.25, 0.5]).double(), 1.0).tolist()
     [0.25, 0.5]

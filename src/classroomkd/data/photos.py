@@ -117,12 +117,12 @@ class PhotoReader:
     def __init__(self, photos: PhotoSet, device: torch.device) -> None:
         self._device = device
         self.waits = Waits(device)
-        self._jobs: list[Job] = []
+        self._jobs = _Jobs()
         several = {"persistent_workers": True, "prefetch_factor": 4} if photos.workers else {}
         self._loader = DataLoader(
             _Decoding(replace(photos.to("cpu"), workers=0, development=None)),
             batch_size=None,
-            sampler=_Queue(self._jobs),
+            sampler=self._jobs,
             num_workers=photos.workers,
             pin_memory=device.type == "cuda",
             **several,
@@ -136,14 +136,9 @@ class PhotoReader:
     ) -> Iterator[list[Tensor]]:
         """Pixels ``[B, 3, S, S]`` uint8 of each batch, one for each of the crops.
 
-        Args:
-            batches: of each, places in the set and the numbers that key the views, ``[B]`` int64
-                both, on the host.
-            epoch: from 0.
-            crops: of each view its seed, and the random part or None for the centre.
-
-        Raises:
-            ClassroomError: if a file cannot be decoded; names it.
+        Of each batch there are places in the set and the numbers that key the views, ``[B]`` int64
+        both, on the host; of each crop its view's seed, and the random part or None for the centre.
+        A file that cannot be decoded is a ClassroomError that names it.
         """
         counts = []
         self._jobs.clear()
@@ -171,17 +166,11 @@ class PhotoReader:
         return torch.cat(arrived).permute(0, 3, 1, 2)
 
 
-class _Queue:
-    """What is to be decoded next; filled anew for each epoch."""
+class _Jobs(list[Job]):
+    """What is to be decoded next, filled anew for each epoch; one under way keeps its own."""
 
-    def __init__(self, jobs: list) -> None:
-        self._jobs = jobs
-
-    def __iter__(self) -> Iterator:
-        return iter(list(self._jobs))
-
-    def __len__(self) -> int:
-        return len(self._jobs)
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self[:])
 
 
 class _Decoding(Dataset):
@@ -201,11 +190,7 @@ class _Decoding(Dataset):
 
 
 def _decode(photos: PhotoSet, job: Job) -> np.ndarray:
-    """Pixels ``[B, S, S, 3]`` uint8 of the images in some rows.
-
-    Raises:
-        ClassroomError: if one cannot be decoded.
-    """
+    """Pixels ``[B, S, S, 3]`` uint8 of a job's images; a ClassroomError names a bad one."""
     rows, draws, crop = job
     pixels = np.empty((len(rows), photos.side, photos.side, 3), np.uint8)
     row = 0
@@ -230,11 +215,7 @@ def _decode(photos: PhotoSet, job: Job) -> np.ndarray:
 
 
 def _open(encoded: EncodedImages, places: Sequence[int]) -> Generator[list[Photo], None, None]:
-    """The images at some places, some at a time, which are closed when the next come.
-
-    Raises:
-        BadImage: if one cannot be opened.
-    """
+    """The images at some places, some at a time, which are closed when the next come."""
     left = list(reversed(places))
     while left:
         opened: list[Photo] = []

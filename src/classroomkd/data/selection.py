@@ -26,10 +26,10 @@ CLASS_RANGE = re.compile(r"(\d+)-(\d+)")
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """Symmetric label noise.
+    """Symmetric label noise: with probability ``rate`` a label is replaced.
 
     Attributes:
-        rate: the probability that a label is replaced.
+        rate: the probability.
         classes: whose samples may be mislabelled, as in `class_places`; None for all.
         seed: of the choice.
     """
@@ -95,17 +95,15 @@ def noisy_labels(
 ) -> Tensor:
     """Labels under symmetric noise: with probability ``rate`` one of the other ``C - 1``.
 
-    Each of these is equally probable, so that ``rate`` is the expected share of wrong labels.
+    Each of these is equally probable, so that ``rate`` is the expected share of wrong labels. Those
+    of a lower rate are among those of a higher one of the same seed.
 
     Args:
         target: ``[N]`` int64, the true classes.
         index: ``[N]`` int64, the samples' numbers.
         num_classes: ``C``, 2 or more.
         rate: from 0 to 1.
-        seed: of the choice; the labels of a higher rate include the wrong ones of a lower one.
-
-    Returns:
-        ``[N]`` int64.
+        seed: of the choice.
 
     >>> target = torch.zeros(8, dtype=torch.int64)
     >>> noisy_labels(target, torch.arange(8), 3, rate=1.0, seed=0).bincount(minlength=3)[0]
@@ -118,18 +116,10 @@ def noisy_labels(
 
 
 def stratified_rows(target: Tensor, index: Tensor, fraction: float, seed: int) -> Tensor:
-    """A share of the samples of each class, rounded, but one at least of each that has any.
+    """The places, sorted, of a share of the samples of each class, but one at least of each.
 
-    A smaller share of the same seed is a part of a larger one.
-
-    Args:
-        target: ``[N]`` int64, each sample's class.
-        index: ``[N]`` int64, the samples' numbers.
-        fraction: above 0, up to 1.
-        seed: of the choice.
-
-    Returns:
-        Their places, sorted.
+    ``target`` and ``index`` are the samples' classes and numbers, ``[N]`` int64. A smaller share of
+    the same seed is a part of a larger one.
 
     >>> target = torch.tensor([0, 1, 0, 1, 0, 1, 0])
     >>> rows = stratified_rows(target, torch.arange(7), 0.5, seed=0)
@@ -146,16 +136,13 @@ def stratified_rows(target: Tensor, index: Tensor, fraction: float, seed: int) -
 
 
 def class_places(chosen: ClassChoice, classes: Sequence[str], key: str) -> list[int]:
-    """The places of classes that a user names, sorted.
+    """The places of classes that a user names, sorted; a ClassroomError if one is unknown.
 
     Args:
         chosen: names, places from 0, or ranges of places such as ``"0-49"``, both ends included;
             a text that is a class's name means that class.
         classes: all names, in the order of the labels.
         key: of the option, for messages.
-
-    Raises:
-        ClassroomError: If one is unknown.
 
     >>> class_places(["cow", "2-3"], ["ant", "cow", "dog", "emu"], "data.train_classes")
     [1, 2, 3]

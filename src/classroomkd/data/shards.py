@@ -129,10 +129,6 @@ def _indexed(tar: Path, image: str | None, label: str) -> tuple[list[list[Any]],
     """Of each sample of a tar file the image's start, size and name, and its label; and problems.
 
     The user's cache keeps them until the file's size or time changes.
-
-    Raises:
-        ClassroomError: if the file cannot be read, or it is not clear which member is the image or
-            the label.
     """
     try:
         status = tar.stat()

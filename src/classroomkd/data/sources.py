@@ -105,37 +105,22 @@ def _digits(split: str, path: Path | None, hub: str | None) -> ImageSet:
     )
 
 
-@register_dataset("folder")
-def _folder(split: str, path: Path | None, hub: str | None, **options: Any) -> ImageSet:
-    """Photographs in a folder for each class, decoded as they are needed."""
-    return read_folder(split, _only_path("folder", path, hub), **options)
+def _at_path(name: str, read: Reader, what: str, folder: bool = True) -> None:
+    """Register a reader of photographs that lie at a path, and not on the hub."""
+
+    @register_dataset(name)
+    def reader(split: str, path: Path | None, hub: str | None, **options: Any) -> ImageSet:
+        if path is None or hub is not None:
+            raise ClassroomError(f"{name}: give path, {what}, and no hub")
+        if folder and not path.is_dir():
+            raise ClassroomError(f"{name}: {path}: no such folder")
+        return read(split, path, **options)
 
 
-@register_dataset("imagenet")
-def _imagenet(split: str, path: Path | None, hub: str | None, **options: Any) -> ImageSet:
-    """ImageNet-1k, or a subset of it, in the folders that it comes in."""
-    return read_imagenet(split, _only_path("imagenet", path, hub), **options)
-
-
-@register_dataset("shards")
-def _shards(split: str, path: Path | None, hub: str | None, **options: Any) -> ImageSet:
-    """Photographs in WebDataset's tar files."""
-    if path is None or hub is not None:
-        raise ClassroomError("shards: give path, a folder of tar files or a pattern, and no hub")
-    return read_shards(split, path, **options)
-
-
+_at_path("folder", read_folder, "the folder that has train/<class>/")
+_at_path("imagenet", read_imagenet, "the folder that has train/<class>/")
+_at_path("shards", read_shards, "a folder of tar files or a pattern", folder=False)
 register_dataset("table")(read_table_set)
-
-
-def _only_path(name: str, path: Path | None, hub: str | None) -> Path:
-    if path is None or hub is not None:
-        raise ClassroomError(f"{name}: give path, the folder that has train/<class>/, and no hub")
-    if not path.is_dir():
-        raise ClassroomError(f"{name}: {path}: no such folder")
-    return path
-
-
 register_dataset("cifar10")(
     Cifar("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 )

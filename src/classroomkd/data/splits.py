@@ -33,15 +33,8 @@ def group_files(path: Path, suffix: str) -> tuple[dict[str, list[Path]], list[Pa
     """Files by split, each split's in order, and those that belong to none.
 
     The split is in the file's name, or else in that of the nearest folder that speaks of one. If
-    no name speaks of any, all files are for ``train``.
-
-    Args:
-        path: a file, a folder, or a pattern: see `list_files`.
-        suffix: such as ``.tar``.
-
-    Raises:
-        ClassroomError: if there are none, none for training, or some are missing by their own
-            names (``-00000-of-00003``).
+    no name speaks of any, all files are for ``train``. Files that are missing by their own names
+    (``-00000-of-00003``) are a ClassroomError, and so is a set without any for training.
     """
     files = list_files(path, suffix)
     root = _same_for_all(path)
@@ -64,15 +57,10 @@ def group_files(path: Path, suffix: str) -> tuple[dict[str, list[Path]], list[Pa
 
 
 def list_files(path: Path, suffix: str) -> list[Path]:
-    """The files that a path means, sorted.
+    """The files that a path means, sorted: a ClassroomError if there are none, or one is not there.
 
-    Args:
-        path: a file; a folder, of which all files are meant whose names end in ``suffix``; or a
-            pattern with ``*``, ``?``, ``{a,b}`` or ``{000..127}``.
-        suffix: such as ``.tar``.
-
-    Raises:
-        ClassroomError: if there are none, or one that is named is not there.
+    It is a file; a folder, of which all files are meant whose names end in ``suffix``; or a pattern
+    with ``*``, ``?``, ``{a,b}`` or ``{000..127}``.
     """
     if path.is_dir():
         files = sorted(file for file in path.rglob(f"*{suffix}") if not file.name.startswith("."))

@@ -92,11 +92,7 @@ def read_table_set(
 
 
 def load_from_hub(origin: str, hub: str, *arguments: Any, **options: Any) -> Any:
-    """What ``datasets.load_dataset`` has for a name on the hub; ``origin`` names it in errors.
-
-    Raises:
-        ClassroomError: if it cannot be had.
-    """
+    """What ``datasets.load_dataset`` has for a name; if nothing, a ClassroomError of ``origin``."""
     try:
         return _library().load_dataset(hub, *arguments, **options)
     except Exception as error:  # the hub, the network and the cache each raise their own
@@ -205,17 +201,7 @@ def _has_labels(table: "Dataset", image: str, label: str) -> bool:
 
 
 def table_images(table: "Dataset", image: str, origin: str, folder: Path) -> "TableImages":
-    """The images in a column of a table.
-
-    Args:
-        table: as `datasets` has read it.
-        image: the column.
-        origin: what the table is called in messages.
-        folder: that relative paths of images start from.
-
-    Raises:
-        ClassroomError: if the column has no images.
-    """
+    """The images in a column of a table, whose relative paths start from ``folder``."""
     import datasets
     import pyarrow as pa
     from pyarrow import compute

@@ -1,5 +1,9 @@
 """Augmentation as a pure function: what a sample looks like depends on (seed, epoch, index) only.
 
+That is why augmentation is code of our own: a library's draws depend on who drew before, hence on
+the batch size, the workers, the world size and what ran before. Pure views make stored mentor
+outputs right, a resumed run exact, and results equal over numbers of processes.
+
 A view function takes a whole batch, ``[B, 3, H, W]`` uint8 (0 to 255) or float (0 to 1), and the
 batch's ``Draws``; it gives images of the same type. Draw under a stream name of your own::
 
