@@ -8,7 +8,7 @@ demo: .venv/installed  ## Train a small classroom on handwritten digits and writ
 	$(BIN)/classroomkd demo --out runs/demo
 
 test: .venv/installed  ## The tests that decide whether a change lands.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/installed  ## The tests that take minutes.
 	$(BIN)/python -m pytest -q -m slow

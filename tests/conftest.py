@@ -47,6 +47,14 @@ def digits_recipe(tmp_path):
     return make
 
 
+# By the seconds that they take: what starts processes, compiles, or has a thousand tests.
+LONGEST = (
+    "test_devices.py", "test_suite.py", "test_pairs.py", "test_conformance.py", "test_speed.py",
+    "test_tuning.py", "test_run.py", "test_bank.py", "test_sharding.py",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
-    """The longest file first: two workers then end at about the same time."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    """The longest files first: two workers then end at about the same time."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))

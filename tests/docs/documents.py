@@ -29,12 +29,10 @@ DOCUMENTS = [
 ]
 LANGUAGES = {"bash", "python", "yaml", "sh", "text"}
 
-# To see that a command works, one epoch is enough, and one seed. `plan` would compile each mentor
-# in several ways, which tests/engine sees to.
+# To see that a command works, one epoch is enough, and one seed.
 ONE_EPOCH = ["train.epochs=1"]
 QUICK = {
     "train": ONE_EPOCH,
-    "plan": ["train.tune=false"],
     "bank build": ONE_EPOCH,
     "bank verify": ONE_EPOCH,
     "bench": [*ONE_EPOCH, "--seeds", "0"],

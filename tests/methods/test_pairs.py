@@ -124,6 +124,9 @@ def test_the_larger_map_is_pooled():
 # ----------------------------------------------------------------------------------- all methods
 
 
+FEWER = {"diffkd": {"steps": 2}}  # each of the five has the same shapes
+
+
 @pytest.mark.parametrize("name", [n for n in FEATURE_METHODS if not method_class(n).needs_index])
 @pytest.mark.parametrize("student", FAMILIES)
 def test_pairs_of_different_architectures(name, student):
@@ -134,7 +137,7 @@ def test_pairs_of_different_architectures(name, student):
             for f in (zoo_features(student), zoo_features(mentor))
         )
         with torch.device("meta"):
-            method = create_method(name)
+            method = create_method(name, **FEWER.get(name, {}))
             if name == "kdsvd" and student != mentor:  # its singular vectors must be equally long
                 with pytest.raises(ValueError, match="equally wide"):
                     method.setup(here, [there])
