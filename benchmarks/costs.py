@@ -21,11 +21,11 @@ from benchmarks.clock import now
 from benchmarks.variants import Settings, StudentSteps, build_bench
 from classroomkd.data import Batch
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.mentor_outputs import outputs
+from classroomkd.engine.places import choose_device
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.runs import environment
-from classroomkd.engine.views import choose_device
 from classroomkd.methods import Outputs, create_method, list_methods, method_class
+from classroomkd.methods.base import read_outputs
 
 SAMPLES = 50_000  # what methods with a memory remember: CIFAR-100's training set
 
@@ -95,10 +95,14 @@ class _Lessons:
         heard = {0: 0, 1: 1, "many": len(classroom.mentors)}[method_class(name).num_mentors]
         precision = classroom.recipe.train.precision
         with torch.no_grad(), autocast(classroom.device, precision):
-            student = outputs(classroom.student, batch.images, self.method)
-            said = [outputs(m, batch.images, self.method) for m in classroom.mentors[:heard]]
+            wanted = {
+                "features": self.method.needs_features,
+                "preactivations": self.method.needs_preactivations,
+            }
+            student = read_outputs(classroom.student, batch.images, **wanted)
+            said = [m.outputs(batch.images, **wanted) for m in classroom.mentors[:heard]]
             index = torch.arange(SAMPLES, device=classroom.device)
-            self.method.on_train_set(index, index % len(classroom.classes))
+            self.method.on_train_set(index, index % len(classroom.train.dataset.classes))
         self.mentors = said
         self.student = _leaves(student)
         with torch.no_grad():

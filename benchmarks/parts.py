@@ -4,42 +4,32 @@ from statistics import median
 
 import torch
 
-from benchmarks.clock import now
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.engine.optim import build_optimizer, build_schedule
-from classroomkd.engine.precision import autocast
+from classroomkd.engine.step import training_step
+from classroomkd.engine.watch import Watch
 
 
 def measure_parts(classroom: Classroom, device: torch.device) -> dict[str, float]:
     """Seconds of ``student``, ``mentors``, ``loss`` and ``data``: medians over an epoch's steps."""
     train = classroom.recipe.train
-    student, method = classroom.student, classroom.method
-    optimizer = build_optimizer(student.parameters(), train)
+    optimizer = build_optimizer(classroom.student.parameters(), train)
     schedule = build_schedule(optimizer, train, len(classroom.train))
     seconds: dict[str, list[float]] = {"student": [], "mentors": [], "loss": [], "data": []}
     classroom.begin_epoch(0)
     batches = iter(classroom.train)
     for _ in range(len(classroom.train)):
-        marks = [now(device)]
+        watch = Watch(device)
         batch = next(batches)
-        marks.append(now(device))
-        with autocast(device, train.precision):
-            taught = [outputs(mentor, batch.images, method) for mentor in classroom.mentors]
-            marks.append(now(device))
-            learnt = outputs(student, batch.images, method).logits
-        marks.append(now(device))
-        logits = learnt.detach().requires_grad_()
-        method(logits, taught, batch.target).loss.backward()
-        marks.append(now(device))
+        watch.lap("data")
+        lesson = training_step(classroom, batch, watch.lap)
         optimizer.zero_grad()
-        learnt.backward(logits.grad)
+        lesson.loss.backward()
         optimizer.step()
         schedule.step()
-        marks.append(now(device))
-        data, mentors, forward, loss, rest = (
-            end - start for start, end in zip(marks[:-1], marks[1:], strict=True)
-        )
-        for name, value in zip(seconds, (forward + rest, mentors, loss, data), strict=True):
+        watch.lap("update")
+        laps = {name: watch.seconds[name][0] for name in ("data", "mentors", "loss")}
+        laps["student"] = watch.seconds["student"][0] + watch.seconds["update"][0]
+        for name, value in laps.items():
             seconds[name].append(value)
     return {name: median(values[1:]) for name, values in seconds.items()}

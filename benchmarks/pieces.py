@@ -14,7 +14,13 @@ from typing import Any
 import torch
 
 from benchmarks.clock import now, ratios
-from benchmarks.variants import Settings, StudentSteps, build_bench
+from benchmarks.variants import (
+    Settings,
+    StudentSteps,
+    build_bench,
+    example_outputs,
+    labels,
+)
 from classroomkd.data import Batch
 from classroomkd.engine.mentor_outputs import MentorOutputs
 from classroomkd.mentors import StoredMentor
@@ -100,7 +106,9 @@ class _Epochs:
             mentors.append(StoredMentor(name, "peer", store.folder))
             stores.append(store)
         method = create_method("classroom")
-        self.mentor_outputs = MentorOutputs(mentors, method, device, classes, stores)
+        self.mentor_outputs = MentorOutputs(
+            mentors, method, example_outputs(classes, device), labels, stores
+        )
 
     def __call__(self) -> None:
         self.mentor_outputs.begin(0, self.index)

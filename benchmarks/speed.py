@@ -33,8 +33,8 @@ from benchmarks.variants import (
     build_variants,
     mentor_variants,
 )
+from classroomkd.engine.places import choose_device
 from classroomkd.engine.runs import environment
-from classroomkd.engine.views import choose_device
 from classroomkd.errors import ClassroomError, unknown_name
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.tuning import keep_freed_memory

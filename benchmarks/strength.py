@@ -25,11 +25,11 @@ from classroomkd.core import Lesson, make_signals
 from classroomkd.core.signals import Blocks
 from classroomkd.data import Batch, ImageSet, ViewLoader, crop, load_image_set
 from classroomkd.engine.gradients import Sources, Strength, measure_strength, relative_norm
-from classroomkd.engine.mentor_outputs import outputs
-from classroomkd.engine.pose.lesson import anchored_likelihood, squared_error
 from classroomkd.methods import create_method, list_methods, method_class
+from classroomkd.methods.base import read_outputs
 from classroomkd.models import Network, build_model
-from classroomkd.models.pose import heatmap_codec, simcc_codec
+from classroomkd.tasks.pose.models import heatmap_codec, simcc_codec
+from classroomkd.tasks.pose.signals import anchored_likelihood, squared_error
 
 COUNTS = (1, 3, 6)
 BATCH = 64  # as in the benchmark: relations of samples, and some memories, depend on it
@@ -146,9 +146,10 @@ def _strength(
     torch.manual_seed(0)
     method = create_method(name)
     batch: Batch = next(iter(_views(digits, batch_size=BATCH, views=method.views)))
-    learnt = outputs(student.train(), batch.images, method)
+    wanted = {"features": method.needs_features, "preactivations": method.needs_preactivations}
+    learnt = read_outputs(student.train(), batch.images, **wanted)
     with torch.no_grad():
-        taught = [outputs(mentor.eval(), batch.images, method) for mentor in mentors]
+        taught = [read_outputs(mentor.eval(), batch.images, **wanted) for mentor in mentors]
         method.on_train_set(digits.index, digits.target)
         method.setup(learnt, taught)
     return measure_strength(

@@ -14,19 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.textbook import train_textbook
-from classroomkd.config import Recipe
-from classroomkd.config.schema import MethodRecipe, Student, Train
+from classroomkd.config.schema import MethodRecipe
+from classroomkd.config.training import Train
 from classroomkd.data import Batch, ImageSet, ViewLoader, crop, flip
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.mentor_outputs import MentorOutputs
 from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.precision import autocast
+from classroomkd.engine.step import training_step
 from classroomkd.engine.trainer import fit
 from classroomkd.engine.tuning import choose, tune
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import Bank
-from classroomkd.methods import create_method
+from classroomkd.methods import Outputs, create_method
 from classroomkd.models import Network, build_model
+from classroomkd.tasks.base import Place
+from classroomkd.tasks.classification.recipe import Recipe, Student
+from classroomkd.tasks.classification.task import Classification
 
 OnStep = Callable[[object], None]
 
@@ -125,7 +129,7 @@ def plain_loop(classroom: Classroom, on_step: OnStep) -> None:
     schedule = build_schedule(optimizer, train, len(classroom.train))
     classroom.begin_epoch(0)
     for batch in classroom.train:
-        lesson = classroom.training_step(batch)
+        lesson = training_step(classroom, batch)
         on_step(lesson)
         optimizer.zero_grad()
         lesson.loss.backward()
@@ -178,13 +182,16 @@ def build_bench(
     lessons = create_method(method).to(device)
     return Classroom(
         recipe=recipe,
+        task=Classification(recipe, Place(device)),
         student=student.to(memory_format=_layout(settings)),  # type: ignore[call-overload]
         mentors=taught,
         method=lessons,
         train=build_loader(settings, device, channels_last=settings.train.channels_last),
         dev=None,
         device=device,
-        mentor_outputs=MentorOutputs(taught, lessons, device, settings.classes),
+        mentor_outputs=MentorOutputs(
+            taught, lessons, example_outputs(settings.classes, device), labels
+        ),
     )
 
 
@@ -217,9 +224,20 @@ def add_bank(classroom: Classroom, folder: Path) -> None:
     bank = Bank(folder, {"views": "of the benchmark"})
     names = [f"{place}-{mentor.name}" for place, mentor in enumerate(classroom.mentors)]
     stores = [bank.mentor(name, {"weights": "random"}) for name in names]
+    example = example_outputs(len(classroom.train.dataset.classes), classroom.device)
     classroom.mentor_outputs = MentorOutputs(
-        classroom.mentors, classroom.method, classroom.device, len(classroom.classes), stores
+        classroom.mentors, classroom.method, example, labels, stores
     )
+
+
+def example_outputs(classes: int, device: torch.device) -> Outputs:
+    """What a network says about a sample, as far as `MentorOutputs` wants to know."""
+    return Outputs(torch.zeros(1, classes, device=device))
+
+
+def labels(batch: Batch) -> tuple[Tensor, ...]:
+    """The classes of a batch, as a bank keeps them."""
+    return (batch.label,)
 
 
 def build_network(settings: Settings, device: torch.device, place: int) -> Network:

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from classroomkd.data import load_image_set
-from classroomkd.data.pose import load_persons
+from classroomkd.tasks.pose.data import load_persons
 
 SIDE = 32  # pixels that a person must have at least
 

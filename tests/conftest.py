@@ -2,8 +2,9 @@
 
 import pytest
 
-from classroomkd.config import Recipe, parse_recipe
+from classroomkd.config import parse_recipe
 from classroomkd.models import StudentFile, build_model, save_student
+from classroomkd.tasks.classification.recipe import Recipe
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -56,7 +56,7 @@ def models() -> Iterator[str]:
 
     from classroomkd.models import build_model, list_models
     from classroomkd.models.external import HOW_TO_NAME
-    from classroomkd.models.pose import HOW_TO_NAME_POSE
+    from classroomkd.tasks.pose.models import HOW_TO_NAME_POSE
 
     for name in list_models():
         with torch.device("meta"):
@@ -69,7 +69,7 @@ def models() -> Iterator[str]:
 def datasets() -> Iterator[str]:
     """Every data set; those of persons are for ``task: pose``."""
     from classroomkd.data import list_datasets
-    from classroomkd.data.pose import list_persons
+    from classroomkd.tasks.pose.data import list_persons
 
     yield from list_datasets()
     yield from (f"{name}  (task: pose)" for name in list_persons())
@@ -85,7 +85,7 @@ def recipes() -> Iterator[str]:
 
 def lineups() -> Iterator[str]:
     """Every recipe that is made from the table of line-ups, with who takes part."""
-    from classroomkd.config.lineups import PUBLISHED, list_lineups
+    from classroomkd.recipes.lineups import PUBLISHED, list_lineups
 
     yield (
         f"NAME{PUBLISHED}, or NAME --published: the same by the protocol of published numbers, on"

@@ -25,12 +25,12 @@ from benchmarks.variants import (
 from classroomkd.core import classroom_loss
 from classroomkd.engine import tuning
 from classroomkd.engine.precision import autocast
-from classroomkd.engine.step import training_step
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.tuning import Choice, Timing, Variant
 from classroomkd.methods import create_method
 from classroomkd.models import build_model
+from tests.steps import step
 
 CPU = torch.device("cpu")
 TINY = Settings(
@@ -65,7 +65,7 @@ def test_both_loops_compute_the_same_loss_on_a_batch(method):
     student, *networks = (build_model("resnet8", 5) for _ in range(3))
     mentors = [Mentor(network, "peer") for network in networks if method == "classroom"]
     batch = next(iter(build_loader(TINY, CPU, channels_last=False)))
-    lesson = training_step(student, mentors, create_method(method), batch)
+    lesson = step(student, mentors, create_method(method), batch)
     loss = textbook_loss(student(batch.images), [m(batch.images) for m in mentors], batch.target)
     torch.testing.assert_close(loss, lesson.loss, rtol=1e-5, atol=1e-5)
 

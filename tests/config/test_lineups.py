@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from classroomkd.config import lineups as table
 from classroomkd.config import load_recipe, parse_recipe
-from classroomkd.config.lineups import (
+from classroomkd.config.suite import load_suite
+from classroomkd.errors import RecipeError
+from classroomkd.models import canonical_name
+from classroomkd.recipes import lineups as table
+from classroomkd.recipes.lineups import (
     how_to_make,
     lineup_recipe,
     list_lineups,
     published_name,
 )
-from classroomkd.config.suite import load_suite
-from classroomkd.errors import RecipeError
-from classroomkd.models import canonical_name
 
 
 @pytest.fixture(autouse=True)

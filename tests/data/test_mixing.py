@@ -22,6 +22,7 @@ from classroomkd.data.mixing import Mixture, mix, soft_targets
 from classroomkd.engine.bank import build_bank
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.run import train
+from classroomkd.engine.step import training_step
 from classroomkd.errors import ClassroomError
 
 AUGMENT = [crop(2), flip()]
@@ -398,7 +399,7 @@ def lessons(recipe):
     classroom = build_classroom(recipe)
     classroom.begin_epoch(0)
     with torch.no_grad():
-        return [classroom.training_step(batch) for batch in islice(classroom.train, 3)], classroom
+        return [training_step(classroom, batch) for batch in islice(classroom.train, 3)], classroom
 
 
 def test_a_bank_serves_mixed_samples(digits_recipe, tmp_path):

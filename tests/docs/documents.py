@@ -17,9 +17,9 @@ import yaml
 
 from classroomkd.cli import main
 from classroomkd.config import load_recipe, parse_recipe
-from classroomkd.config.lineups import published_name
 from classroomkd.config.suite import list_suites, load_suite
 from classroomkd.errors import RecipeError
+from classroomkd.recipes.lineups import published_name
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.docs.documents import keep, kept
-from tests.engine.pose.conftest import draw_set
+from tests.tasks.pose.engine.conftest import draw_set
 
 
 @pytest.fixture(scope="module", autouse=True)

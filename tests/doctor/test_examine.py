@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from classroomkd.doctor import Finding, conclude, examine
-from classroomkd.doctor.order import best_order, right_in_best_order
-from classroomkd.doctor.pixels import better_pixels
-from classroomkd.doctor.sample import FEWEST, ask
 from classroomkd.engine.bank import build_bank
 from classroomkd.mentors import Mentor
 from classroomkd.models import build_model, load_student, save_student
+from classroomkd.tasks.classification.checks.order import best_order, right_in_best_order
+from classroomkd.tasks.classification.checks.pixels import better_pixels
+from classroomkd.tasks.classification.checks.sample import FEWEST, ask
 
 examination = sys.modules[examine.__module__]
 

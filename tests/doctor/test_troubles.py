@@ -8,16 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroomkd.config import MentorRecipe, parse_recipe
+from classroomkd.config import parse_recipe
 from classroomkd.doctor import conclude, examine
-from classroomkd.doctor.accuracy import MentorPredictions, judge_accuracy, learnt_them
-from classroomkd.doctor.examine import _data
-from classroomkd.doctor.mentors import find_twins
-from classroomkd.doctor.order import best_order
-from classroomkd.doctor.sample import plain_sample
 from classroomkd.engine.build import build_classroom
 from classroomkd.mentors import Mentor
 from classroomkd.models import load_student
+from classroomkd.tasks.classification.checks import _data
+from classroomkd.tasks.classification.checks.accuracy import (
+    MentorPredictions,
+    judge_accuracy,
+    learnt_them,
+)
+from classroomkd.tasks.classification.checks.mentors import find_twins
+from classroomkd.tasks.classification.checks.order import best_order
+from classroomkd.tasks.classification.checks.sample import plain_sample
+from classroomkd.tasks.classification.recipe import MentorRecipe
 
 GOOD = {"name": "classroom", "task_weight": 1}
 

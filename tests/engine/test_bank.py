@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from classroomkd.engine.bank import build_bank, verify_bank
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.run import train
+from classroomkd.engine.step import training_step
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import Bank
@@ -37,10 +39,13 @@ def banked(digits_recipe, tmp_path):
 def calls(monkeypatch):
     """Counts how often mentors are asked."""
     asked = []
-    original = Mentor.__call__
-    monkeypatch.setattr(
-        Mentor, "__call__", lambda self, images: asked.append(len(images)) or original(self, images)
-    )
+    original = Mentor.outputs
+
+    def outputs(mentor, images, **wanted):
+        asked.append(len(images))
+        return original(mentor, images, **wanted)
+
+    monkeypatch.setattr(Mentor, "outputs", outputs)
     return asked
 
 
@@ -49,7 +54,7 @@ def lessons(recipe, epoch=0):
     classroom = build_classroom(recipe)
     classroom.begin_epoch(epoch)
     with torch.no_grad():
-        held = [classroom.training_step(batch) for batch in classroom.train]
+        held = [training_step(classroom, batch) for batch in classroom.train]
     classroom.end_epoch()
     return held
 
@@ -197,23 +202,24 @@ def test_damage_is_found_and_computed_again(banked, calls):
     classroom.begin_epoch(0)
     assert "damaged" in said[0]
     assert [m.name for m in classroom.mentor_outputs.banked] == ["resnet14"]
+    classroom.mentor_outputs.close()  # the epoch does not go on, and another may write the view
     build_bank(recipe, say=quiet)
     assert path.read_bytes() == whole
 
 
 def test_an_interrupted_build_goes_on(banked, monkeypatch):
     recipe = banked(train={"epochs": 4})
-    original, count = Mentor.__call__, 0
+    original, count = Mentor.outputs, 0
 
-    def stop(self, images):
+    def stop(self, images, **wanted):
         nonlocal count
         count += 1
         if count > 20:
             raise KeyboardInterrupt
-        return original(self, images)
+        return original(self, images, **wanted)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Mentor, "__call__", stop)
+        patch.setattr(Mentor, "outputs", stop)
         with pytest.raises(KeyboardInterrupt):
             build_bank(recipe, say=quiet)
     stored = [row.views for row in Bank(recipe.bank.path, None).info()]
@@ -321,3 +327,54 @@ def test_a_bank_knows_nothing_of_this_machine(banked):
     for path in recipe.bank.path.rglob("*.json"):
         text = json.dumps(json.loads(path.read_text()))
         assert str(recipe.bank.path.parent) not in text
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_what_is_written_live_takes_no_memory(tmp_path):
+    """An epoch ten times as long needs no more memory: rows go to the file as they come."""
+    from classroomkd.data import Batch
+    from classroomkd.engine.mentor_outputs import MentorOutputs
+    from classroomkd.mentors.bank import Bank, decode
+    from classroomkd.methods import Outputs, create_method
+
+    classes, size, batches = 1000, 256, 120
+    logits = torch.randn(size, classes, generator=torch.Generator().manual_seed(0))
+
+    class Says(torch.nn.Module):
+        def forward(self, images):
+            return logits + images.mean()
+
+    mentor = Mentor(Says(), "says")
+    store = Bank(tmp_path / "bank", {"views": "of this test"}).mentor("says", {"weights": "none"})
+    outputs = MentorOutputs(
+        [mentor],
+        create_method("classroom"),
+        Outputs(logits[:1]),
+        lambda batch: (batch.target,),
+        [store],
+    )
+    index = torch.randperm(size * batches, generator=torch.Generator().manual_seed(1))
+    target = torch.zeros(size, dtype=torch.int64)
+
+    def anonymous():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon"))
+
+    outputs.begin(0, index)
+    for number, rows in enumerate(index.split(size)):
+        images = torch.full((size, 1), float(number))
+        outputs(Batch(images, target, rows))
+        if number == batches // 10:
+            early = anonymous()
+    grown = anonymous() - early
+    outputs.end()
+    shard = store.load(0)
+    assert shard is not None
+    assert len(shard) == size * batches
+    rows = shard.positions(index[-size:])
+    last = {name: tensor[rows] for name, tensor in shard.stored.items()}
+    expected = (logits + batches - 1).softmax(1)
+    torch.testing.assert_close(
+        decode(last, target, classes).softmax(1), expected, rtol=1e-2, atol=1e-6
+    )
+    assert grown < 20, f"{grown:.0f} MB of {size * batches * classes * 2 / 1e6:.0f} MB written"

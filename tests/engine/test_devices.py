@@ -11,14 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from classroomkd.config.schema import Train
+from classroomkd.config.training import Train
 from classroomkd.data import ViewLoader, load_image_set
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.devices import SINGLE_PROCESS, DistContext, join, must_start, start
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
-from classroomkd.engine.views import training_views
+from classroomkd.engine.step import training_step
 from classroomkd.errors import ClassroomError, RecipeError
+from classroomkd.tasks.base import Place
+from classroomkd.tasks.classification.task import Classification
 
 pytestmark = pytest.mark.timeout(1200)  # processes take their time to start on a busy machine
 
@@ -63,11 +65,12 @@ def test_two_processes_train_what_one_does(digits_recipe, tmp_path):
 def test_parts_of_batches_make_up_the_batches(digits_recipe):
     recipe = digits_recipe()
     images = load_image_set("digits", "train").subset(torch.arange(300))
-    whole = training_views(recipe, images, torch.device("cpu"), views=2)
-    parts = [
-        training_views(recipe, images, torch.device("cpu"), views=2, team=DistContext(rank, 4))
-        for rank in range(4)
-    ]
+
+    def loader(*part):
+        place = Place(torch.device("cpu"), *part)
+        return Classification(recipe, place).training_loader(images, views=2)
+
+    whole, parts = loader(), [loader((rank, 4)) for rank in range(4)]
     assert len(whole) == len(parts[0]) == 2
     for batch, *pieces in zip(whole, *parts, strict=True):
         for field in ("images", "target", "index"):
@@ -84,7 +87,7 @@ def test_batches_that_cannot_be_divided_are_refused(digits_recipe, monkeypatch):
         digits_recipe(train={"device": "cuda:1", "devices": 2})
     images = load_image_set("digits", "test").subset(torch.arange(5))
     with pytest.raises(ClassroomError, match="the 5 training samples are one batch"):
-        training_views(digits_recipe(), images, torch.device("cpu"), team=DistContext(0, 2))
+        DistContext(0, 2).check_shares(len(images), digits_recipe().train.batch_size)
     with pytest.raises(ValueError, match="no 3 equal parts"):
         ViewLoader(images, 4, part=(0, 3))
     for name, value in {"RANK": 0, "WORLD_SIZE": 3, "MASTER_ADDR": "x", "MASTER_PORT": 1}.items():
@@ -128,7 +131,7 @@ def test_offloaded_mentors_say_the_same_and_go_home(digits_recipe, method):
     assert all(mentor.offloaded for mentor in visits.mentors)
     home = [p.data_ptr() for m in visits.mentors for p in m.network.parameters()]
     batch = next(iter(stays.train))
-    assert torch.equal(stays.training_step(batch).loss, visits.training_step(batch).loss)
+    assert torch.equal(training_step(stays, batch).loss, training_step(visits, batch).loss)
     assert home == [p.data_ptr() for m in visits.mentors for p in m.network.parameters()]
 
 

@@ -54,9 +54,7 @@ def by_hand(recipe):
         optimizer.param_groups[0]["lr"] = recipe.train.optimizer.lr if epoch < 0 else start
         for batch in classroom.train:
             optimizer.zero_grad()
-            training_step(
-                classroom.student, classroom.mentors, classroom.method, batch, "fp32"
-            ).loss.backward()
+            training_step(classroom, batch).loss.backward()
             optimizer.step()
             if epoch >= 0:
                 schedule.step()

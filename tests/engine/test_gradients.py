@@ -6,8 +6,8 @@ from torch import nn
 
 from classroomkd.core import classroom_loss
 from classroomkd.engine.gradients import Shares, Sources, _gradient, gradient_shares
-from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.methods import create_method, list_methods, method_class
+from classroomkd.methods.base import read_outputs
 from classroomkd.models import build_model
 
 B, C = 6, 5
@@ -28,13 +28,14 @@ def held(name, networks, **options):
     images = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     target = torch.tensor([0, 1, 2, 3, 4, 1]).repeat(method.views)
     index = torch.arange(B).repeat(method.views)
+    wanted = {"features": method.needs_features, "preactivations": method.needs_preactivations}
     with torch.no_grad():
-        said = [outputs(mentor.eval(), images, method) for mentor in mentors]
-        shown = outputs(student.eval(), images, method)
+        said = [read_outputs(mentor.eval(), images, **wanted) for mentor in mentors]
+        shown = read_outputs(student.eval(), images, **wanted)
     method.on_train_set(index[:B], target[:B])
     method.setup(shown, said)
     student.train()
-    return student, lambda: method(outputs(student, images, method), said, target, index)
+    return student, lambda: method(read_outputs(student, images, **wanted), said, target, index)
 
 
 @pytest.mark.parametrize("name", list_methods())

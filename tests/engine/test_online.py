@@ -85,7 +85,7 @@ def test_a_step_never_waits_for_the_device(recipe, method):
     classroom = build_classroom(recipe(method))
     batch = next(iter(classroom.train))
     with Readings() as readings:
-        training_step(classroom.student, classroom.mentors, classroom.method, batch).loss.backward()
+        training_step(classroom, batch).loss.backward()
     assert readings.names == []
 
 

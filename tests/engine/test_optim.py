@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from classroomkd.config.schema import Train
+from classroomkd.config.training import Train
 from classroomkd.engine.optim import build_optimizer, build_schedule
 
 

@@ -92,13 +92,13 @@ def test_nothing_is_overwritten_without_being_asked(run, digits_recipe, tmp_path
 
 
 def test_without_the_test_set_it_is_never_looked_at(digits_recipe, tmp_path, monkeypatch, run):
-    import classroomkd.engine.classroom as module
     from classroomkd.report import read_runs
+    from classroomkd.tasks.classification.task import Classification
 
-    def test_loader(*_):
+    def test_set(*_):
         raise AssertionError("the test set was opened")
 
-    monkeypatch.setattr(module, "test_loader", test_loader)
+    monkeypatch.setattr(Classification, "test_set", test_set)
     recipe = digits_recipe(train={"test": False})
     summary = train(recipe, tmp_path / "dev", progress=False, say=lambda _: None)
     assert summary["test_samples"] == 0
@@ -181,7 +181,7 @@ def test_a_truncated_checkpoint_is_named(run):
 def test_ties_on_the_development_split_go_to_the_earlier_epoch(
     digits_recipe, tmp_path, monkeypatch
 ):
-    import classroomkd.engine.classroom as module
+    import classroomkd.tasks.classification.task as module
 
     scores = {"top1": 100 / 3, "top5": 50.0, "nll": 1.0, "ece": 1.0}
     monkeypatch.setattr(module, "evaluate", lambda *_: dict(scores))
@@ -265,7 +265,7 @@ def test_a_mentor_with_another_class_order_gives_the_same_lesson(digits_recipe, 
     def loss(folder):
         classroom = build_classroom(digits_recipe(mentors=[{"run": str(folder)}]))
         batch = next(iter(classroom.train))
-        return training_step(classroom.student, classroom.mentors, classroom.method, batch).loss
+        return training_step(classroom, batch).loss
 
     assert torch.equal(loss(tmp_path / "shuffled"), loss(digits_recipe().mentors[0].run))
 

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from classroomkd.config.schema import Train
+from classroomkd.config.training import Train
 from classroomkd.engine.devices import join, start
 from classroomkd.engine.devices.sharding import (
     average_whole,

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.meter import EpochMeter
 from classroomkd.engine.step import training_step
+from tests.steps import step
 
 
 class Readings(TorchDispatchMode):
@@ -30,7 +31,7 @@ def test_a_step_never_waits_for_the_device(digits_recipe, method):
     next(batches)
     with Readings() as readings:
         batch = next(batches)
-        lesson = training_step(classroom.student, classroom.mentors, classroom.method, batch)
+        lesson = training_step(classroom, batch)
         lesson.loss.backward()
         meter.add(lesson)
     assert readings.names == []
@@ -43,7 +44,7 @@ def test_only_the_student_learns(digits_recipe):
     classroom = build_classroom(digits_recipe())
     before = [{k: v.clone() for k, v in m.network.state_dict().items()} for m in classroom.mentors]
     for batch in classroom.train:
-        training_step(classroom.student, classroom.mentors, classroom.method, batch).loss.backward()
+        training_step(classroom, batch).loss.backward()
     assert all(p.grad is not None for p in classroom.student.parameters())
     for mentor, state in zip(classroom.mentors, before, strict=True):
         assert all(p.grad is None for p in mentor.network.parameters())
@@ -68,6 +69,6 @@ def test_bf16_keeps_the_lesson_in_float32(digits_recipe):
     classroom = build_classroom(digits_recipe())
     batch = next(iter(classroom.train))
     parts = (classroom.student, classroom.mentors, classroom.method, batch)
-    half, full = training_step(*parts, precision="bf16"), training_step(*parts)
+    half, full = step(*parts, precision="bf16"), step(*parts)
     assert half.loss.dtype == half.weight.dtype == torch.float32
     torch.testing.assert_close(half.loss, full.loss, rtol=0.05, atol=0.05)

@@ -42,9 +42,7 @@ def by_hand(recipe):
         classroom.begin_epoch(epoch)
         for batch in classroom.train:
             optimizer.zero_grad()
-            training_step(
-                classroom.student, classroom.mentors, classroom.method, batch, train.precision
-            ).loss.backward()
+            training_step(classroom, batch).loss.backward()
             if train.clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, train.clip)
             optimizer.step()

@@ -5,16 +5,17 @@ import json
 import pytest
 import torch
 
-from classroomkd.config.schema import Data
 from classroomkd.data import load_image_set
 from classroomkd.doctor import examine
 from classroomkd.engine.bank import build_bank
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.run import train
-from classroomkd.engine.views import test_loader as loader_of_the_test  # pytest collects test_*
-from classroomkd.engine.views import training_sets
 from classroomkd.errors import ClassroomError
 from classroomkd.report import write_report
+from classroomkd.tasks.base import Place
+from classroomkd.tasks.classification.images import Data
+from classroomkd.tasks.classification.recipe import Recipe, Student
+from classroomkd.tasks.classification.task import Classification
 
 SELECTION = {
     "train_classes": "0-4",
@@ -23,10 +24,15 @@ SELECTION = {
 }
 
 
+def sets(data):
+    recipe = Recipe(name="x", data=data, student=Student(model="resnet8"))
+    return Classification(recipe, Place(torch.device("cpu")))
+
+
 def test_development_and_test_stay_whole_and_clean():
     digits = load_image_set("digits", "train")
-    plain, plain_dev = training_sets(Data(name="digits", dev=0.2))
-    part, dev = training_sets(Data(name="digits", dev=0.2, **SELECTION))
+    plain, plain_dev = sets(Data(name="digits", dev=0.2)).training_sets()
+    part, dev = sets(Data(name="digits", dev=0.2, **SELECTION)).training_sets()
     assert dev.fingerprint == plain_dev.fingerprint
     assert torch.equal(dev.target, digits.target[dev.index])
     assert torch.isin(part.index, plain.index).all()
@@ -35,8 +41,8 @@ def test_development_and_test_stay_whole_and_clean():
     assert len(part) == pytest.approx(0.5 * (plain.target < 5).sum().item(), abs=3)
     assert (part.target != true)[true < 3].any()
     assert not (part.target != true)[true >= 3].any()
-    test = loader_of_the_test(Data(name="digits", **SELECTION), torch.device("cpu"))
-    assert test.image_set.fingerprint == load_image_set("digits", "test").fingerprint
+    test = sets(Data(name="digits", **SELECTION)).test_set()
+    assert test.fingerprint == load_image_set("digits", "test").fingerprint
 
 
 def test_labels_are_those_of_any_batch_size_and_order(digits_recipe):

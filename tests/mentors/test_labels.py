@@ -5,12 +5,13 @@ import torch
 from pydantic import ValidationError
 from torchvision.models import ResNet18_Weights
 
-from classroomkd.config import MentorRecipe
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors import Mentor, open_mentor
+from classroomkd.mentors import Mentor
 from classroomkd.mentors.labels import class_count_map, class_map, imagenet_classes
 from classroomkd.methods import create_method
 from classroomkd.models import build_model
+from classroomkd.tasks.classification.mentor import open_mentor
+from classroomkd.tasks.classification.recipe import MentorRecipe
 
 IMAGENET = imagenet_classes()
 PLAIN = tuple(name.split(", ")[1] for name in IMAGENET)  # as torchvision has them
@@ -248,7 +249,7 @@ def test_recipes_with_mistakes(entry, message):
 
 
 def test_names_leave_the_origin_out():
-    from classroomkd.mentors import mentor_names
+    from classroomkd.config import mentor_names
 
     recipes = [MentorRecipe.model_construct(model=f"{o}/resnet18") for o in ("timm", "torchvision")]
     assert mentor_names(recipes) == ["resnet18", "resnet18-2"]

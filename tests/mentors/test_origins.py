@@ -7,9 +7,10 @@ import torchvision
 import transformers
 from PIL import Image
 
-from classroomkd.mentors import mentor_names, open_mentor
+from classroomkd.config import mentor_names
 from classroomkd.methods import create_method
 from classroomkd.models import StudentFile, build_model, save_student
+from classroomkd.tasks.classification.mentor import open_mentor
 
 CLASSES = tuple("0123456789")
 SHUFFLED = ("5", "3", "8", "1", "0", "9", "2", "7", "6", "4")

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classroomkd.config import MentorRecipe
+from classroomkd.config import mentor_names
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors import mentor_names, open_mentor
 from classroomkd.models import StudentFile, build_model, save_student
+from classroomkd.tasks.classification.mentor import open_mentor
+from classroomkd.tasks.classification.recipe import MentorRecipe
 
 CLASSES = ("cat", "dog", "cow", "emu")
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from classroomkd.config import Recipe
 from classroomkd.engine.run import train
 from classroomkd.methods import Outputs, create_method
 from classroomkd.methods.confidence import confidence
 from classroomkd.models import build_model, load_student
+from classroomkd.tasks.classification.recipe import Recipe
 from tests.core.oracle import softmax
 from tests.methods.test_formulas import expected_kd, log_loss, scene, weighted
 

@@ -113,7 +113,7 @@ def test_a_batch_has_both_views(digits_recipe, method):
     assert len(batch.images) == len(batch.target) == 256
     assert torch.equal(batch.index[:128], batch.index[128:])
     assert not torch.equal(batch.images[:128], batch.images[128:])
-    lesson = training_step(classroom.student, classroom.mentors, classroom.method, batch)
+    lesson = training_step(classroom, batch)
     assert len(lesson.task_loss) == 256
     assert len(next(iter(classroom.dev)).target) == len(classroom.dev.image_set)
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroomkd.config import Recipe
 from classroomkd.engine.run import train
 from classroomkd.methods import Outputs, create_method
 from classroomkd.methods.contrib.mmkd import HardSamples, masked_softmax
+from classroomkd.tasks.classification.recipe import Recipe
 from tests.methods.scenes import random
 
 B, C = 5, 4

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from classroomkd.data import Batch
-from classroomkd.engine.step import training_step
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.mentor import LearningMentor
 from classroomkd.methods import Outputs, create_method
 from classroomkd.methods.contrib.cohort import ramp_up
+from tests.steps import step
 
 B, C = 5, 4
 TARGET = torch.tensor([0, 3, 1, 1, 2])
@@ -109,7 +109,7 @@ def test_dml_is_an_independent_loop(trained, tau):
     for images, target in batches:
         optimizer.zero_grad()
         batch = Batch(images, target, torch.arange(B))
-        training_step(student, mentors, method, batch).loss.backward()
+        step(student, mentors, method, batch).loss.backward()
         optimizer.step()
     assert not torch.equal(student[1].weight, tiny(0)[1].weight)
     for ours, theirs in zip(networks, expected, strict=True):

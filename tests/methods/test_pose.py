@@ -41,7 +41,7 @@ def test_fpd_is_the_limit_of_soft_distillation():
 
 def test_fpd_is_half_the_teacher_s_error_and_half_the_label_s():
     """FPD, equation 4, beside the task that it brings: in units of ``beta**2 / 2``."""
-    from classroomkd.engine.pose.lesson import squared_error
+    from classroomkd.tasks.pose.signals import squared_error
 
     student = heatmaps(0).requires_grad_()
     teacher, label = heatmaps(1), heatmaps(2)

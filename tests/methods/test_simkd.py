@@ -354,7 +354,7 @@ def test_in_a_classroom_the_student_keeps_its_own_classifier(digits_recipe):
     recipe = digits_recipe(method={"name": "classroom", "also": "simkd"})
     classroom = build_classroom(recipe)
     batch = next(iter(classroom.train))
-    lesson = training_step(classroom.student, classroom.mentors, classroom.method, batch)
+    lesson = training_step(classroom, batch)
     lesson.loss.backward()
     assert classroom.student.classifier.weight.grad.any()
     assert deployable(classroom.student, classroom.method) is classroom.student

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from classroomkd.config import MentorRecipe
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors import open_mentor
 from classroomkd.models import build_model, load_weights
 from classroomkd.models.external import from_entry_point
+from classroomkd.tasks.classification.mentor import open_mentor
+from classroomkd.tasks.classification.recipe import MentorRecipe
 
 LETTERS = tuple("abcdefg")
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as V
 
-from classroomkd.config import MentorRecipe, parse_recipe
+from classroomkd.config import parse_recipe
 from classroomkd.errors import ClassroomError, RecipeError
-from classroomkd.mentors import Mentor, open_mentor
+from classroomkd.mentors import Mentor
 from classroomkd.methods import Outputs, create_method
 from classroomkd.models import (
     StudentFile,
@@ -26,6 +26,8 @@ from classroomkd.models import (
 )
 from classroomkd.models.external import from_entry_point
 from classroomkd.models.external.pixels import FitPixels, Pixels
+from classroomkd.tasks.classification.mentor import open_mentor
+from classroomkd.tasks.classification.recipe import MentorRecipe
 
 CNN, VIT = "timm/test_resnet", "timm/test_vit"
 

@@ -11,13 +11,15 @@ from classroomkd.data import Batch, ImageSet
 from classroomkd.engine.build import _show_shapes, build_classroom
 from classroomkd.engine.evaluate_run import evaluate_run
 from classroomkd.engine.run import train
-from classroomkd.engine.step import training_step
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 from classroomkd.methods import create_method, list_methods, method_class
 from classroomkd.models import build_model, deployable, load_student
 from classroomkd.models.external import from_entry_point
 from classroomkd.models.reused import ReusedExternal
+from classroomkd.tasks.base import Place
+from classroomkd.tasks.classification.task import Classification
+from tests.steps import step
 
 CNN, VIT = "timm/test_resnet", "timm/test_vit"
 CLASSES = tuple("abcde")
@@ -32,6 +34,11 @@ POOLS_A_MAP = {"resnet8", CNN}
 PAIRS = [
     (CNN, CNN), (CNN, "vit"), ("vit", "resnet8"), ("resnet8", "swin"), ("swin", CNN),
 ]  # fmt: skip
+
+
+def show_shapes(method, student, mentors, images):
+    task = Classification(None, Place(torch.device("cpu")))
+    _show_shapes(task, method, student, mentors, images)
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +103,14 @@ def test_a_pair_works_or_is_refused_before_the_first_step(name, pair, build, ima
     method = create_method(name)
     if not works(name, *pair):
         with pytest.raises(ClassroomError) as refusal:
-            _show_shapes(method, student, [mentor], images, torch.device("cpu"))
+            show_shapes(method, student, [mentor], images)
         text = str(refusal.value)
         for part in (f"'{name}'", student.name, network.name, "Take networks that show it"):
             assert part in text
         return
-    _show_shapes(method, student, [mentor], images, torch.device("cpu"))
+    show_shapes(method, student, [mentor], images)
     batch = Batch(images.images.float().div(255), images.target, images.index)
-    lesson = training_step(student, [mentor], method, batch)
+    lesson = step(student, [mentor], method, batch)
     lesson.loss.backward()
     gradients = [p.grad for p in student.parameters() if p.grad is not None]
     assert lesson.loss.isfinite()
@@ -155,7 +162,7 @@ def test_a_flow_needs_two_stages(build, images):
     student, network = build("swin"), build("resnet8")
     method = create_method("fsp", pairs=[("stage1", "stage1")])
     with pytest.raises(ClassroomError, match="'fsp' does not go with .* two pairs"):
-        _show_shapes(method, student, [Mentor(network, "m")], images, torch.device("cpu"))
+        show_shapes(method, student, [Mentor(network, "m")], images)
 
 
 def quick(digits_recipe, **changes):
@@ -179,7 +186,7 @@ def reused(name, images):
     torch.manual_seed(0)
     student, method = build_model(name, 5), create_method("simkd")
     teacher = Mentor(build_model("resnet8", 5), "teacher", "teacher")
-    _show_shapes(method, student, [teacher], images, torch.device("cpu"))
+    show_shapes(method, student, [teacher], images)
     return student, method
 
 
@@ -240,12 +247,12 @@ def test_a_whole_run_of_simkd_with_a_student_from_elsewhere(digits_recipe, tmp_p
 def test_crd_remembers_by_networks_of_other_libraries(build, images):
     student, network = build(CNN), build("vit")
     method, mentor = create_method("crd", negatives=8, dim=4), Mentor(network, "m")
-    _show_shapes(method, student, [mentor], images, torch.device("cpu"))
+    show_shapes(method, student, [mentor], images)
     assert [layer.in_features for layer in method.embed] == [
         student.classifier.in_features, network.classifier.in_features,
     ]  # fmt: skip
     before = method.memory.clone()
     batch = Batch(images.images[:4].float().div(255), images.target[:4], images.index[:4])
-    training_step(student, [mentor], method, batch).loss.backward()
+    step(student, [mentor], method, batch).loss.backward()
     moved = (method.memory != before).any(2).any(0)
     assert moved.tolist() == [row in method.rows.row[:4] for row in range(6)]

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from torchvision.transforms import functional as V
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from classroomkd.config import MentorRecipe
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors import open_mentor
 from classroomkd.models import build_model, load_student, save_student
 from classroomkd.models.external.processors import watch_processor
 from classroomkd.models.files import StudentFile
+from classroomkd.tasks.classification.mentor import open_mentor
+from classroomkd.tasks.classification.recipe import MentorRecipe
 
 NAMES = ("cat", "dog", "cow", "emu", "yak")
 LABELS = {"id2label": dict(enumerate(NAMES)), "label2id": {n: i for i, n in enumerate(NAMES)}}

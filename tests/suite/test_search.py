@@ -16,6 +16,7 @@ from classroomkd.suite.comparison import compare
 from classroomkd.suite.runner import changed_runs, foresee, run_suite
 from classroomkd.suite.search import Trial, options_of, trials_of
 from classroomkd.suite.tables import to_markdown
+from classroomkd.tasks.classification.task import Classification
 
 LR = {"train.optimizer.lr": [0.001, 0.02, 0.05, 0.1]}
 SEARCH = {"options": LR, "epochs": [1, 2], "keep": 0.5}
@@ -119,15 +120,15 @@ def test_each_rung_takes_the_best_of_the_one_before_on_the_development_split(wri
 
 
 def test_a_search_from_end_to_end(write, tmp_path, monkeypatch):
-    import classroomkd.engine.classroom as module
-
     runs = {
         "teacher": {"search": False},
         "alone": {"search": {"options": {"train.clip": [1, 5, 10, 20]}}, "seeds": [0, 1]},
     }
     suite, out, said = load_suite(write(runs)), tmp_path / "out", []
-    tested, real = [], module.test_loader
-    monkeypatch.setattr(module, "test_loader", lambda *a: tested.append(said[-1]) or real(*a))
+    tested, real = [], Classification.test_set
+    monkeypatch.setattr(
+        Classification, "test_set", lambda task: tested.append(said[-1]) or real(task)
+    )
     assert run_suite(suite, out, say=said.append) == {}
     assert said[1].endswith("search of alone: 4 of 1 epoch, then 2 of 2 epochs: 8 epochs each") or (
         "search of alone: 4 of 1 epoch, then 2 of 2 epochs: 8 epochs each" in said[0]

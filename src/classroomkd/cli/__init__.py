@@ -16,7 +16,6 @@ from classroomkd.cli.common import (
     Published,
     RecipeArgument,
     Runs,
-    load_classification,
     say,
 )
 from classroomkd.errors import ClassroomError, RecipeError
@@ -55,7 +54,7 @@ def train(
     loaded.
     """
     from classroomkd.config import load_recipe
-    from classroomkd.config.lineups import published_name
+    from classroomkd.recipes.lineups import published_name
 
     if published:
         try:
@@ -171,13 +170,10 @@ def plan(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     Some steps are measured, nothing is trained. The fastest way to run each
     mentor is found along the way, and kept for the training.
     """
-    checked = load_classification(
-        recipe, overrides, "its networks are not measured beforehand; train.epochs=1 tells"
-    )
-
+    from classroomkd.config import load_recipe
     from classroomkd.engine.plan import plan_run
 
-    plan_run(checked, say)
+    plan_run(load_recipe(recipe, overrides or []), say)
 
 
 @app.command(epilog="Example: classroomkd report runs/alone runs/classroom --out report.html")

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from classroomkd.cli.common import Overrides, RecipeArgument, load_classification, say
+from classroomkd.cli.common import Overrides, RecipeArgument, say
 from classroomkd.errors import ClassroomError
 
 bank = typer.Typer(no_args_is_help=True)
-_LOGITS = "a bank holds logits of classes; mentors of poses are run live"
 
 
 @bank.callback()
@@ -31,10 +30,10 @@ def build(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     Says the size first. May be interrupted, and run by several processes at
     once.
     """
-    checked = load_classification(recipe, overrides, _LOGITS)
-
+    from classroomkd.config import load_recipe
     from classroomkd.engine.bank import build_bank
 
+    checked = load_recipe(recipe, overrides or [])
     try:
         build_bank(checked, say=say, progress=sys.stderr.isatty())
     except KeyboardInterrupt:
@@ -47,11 +46,11 @@ def verify(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
     Damaged parts are removed, and computed again when they are needed.
     """
-    checked = load_classification(recipe, overrides, _LOGITS)
-
+    from classroomkd.config import load_recipe
     from classroomkd.engine.bank import verify_bank
     from classroomkd.mentors.bank import Bank
 
+    checked = load_recipe(recipe, overrides or [])
     damaged = Bank(checked.bank.path, None).check() if checked.bank else []
     for line in damaged:
         say(line)

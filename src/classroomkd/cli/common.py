@@ -1,14 +1,9 @@
 """What the commands share: their arguments, and how they speak."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from classroomkd.errors import ClassroomError
-
-if TYPE_CHECKING:
-    from classroomkd.config import Recipe
 
 RecipeArgument = Annotated[
     str,
@@ -32,16 +27,6 @@ Published = Annotated[
     ),
 ]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
-
-
-def load_classification(recipe: str, overrides: list[str] | None, why: str) -> "Recipe":
-    """Read a recipe of classification; a ClassroomError says why another does not do."""
-    from classroomkd.config import Recipe, load_recipe
-
-    checked = load_recipe(recipe, overrides or [])
-    if not isinstance(checked, Recipe):
-        raise ClassroomError(f"{checked.name} is about {checked.task}: {why}")
-    return checked
 
 
 def say(what: object) -> None:

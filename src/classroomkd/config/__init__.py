@@ -1,23 +1,14 @@
-"""Recipes: the schema, and reading one from YAML with every mistake listed."""
+"""Recipes: what all tasks have in common, and reading one from YAML with every mistake listed."""
 
-from classroomkd.config.pose import PoseRecipe
-from classroomkd.config.reading import (
-    AnyRecipe,
-    find_recipe,
-    list_recipes,
-    load_recipe,
-    parse_recipe,
-)
-from classroomkd.config.schema import MentorRecipe, Recipe, Role
+from classroomkd.config.reading import find_recipe, list_recipes, load_recipe, parse_recipe
+from classroomkd.config.schema import MethodRecipe, RunRecipe, mentor_names
 
 __all__ = [
-    "AnyRecipe",
-    "MentorRecipe",
-    "PoseRecipe",
-    "Recipe",
-    "Role",
+    "MethodRecipe",
+    "RunRecipe",
     "find_recipe",
     "list_recipes",
     "load_recipe",
+    "mentor_names",
     "parse_recipe",
 ]

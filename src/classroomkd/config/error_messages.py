@@ -1,42 +1,21 @@
 """What is wrong with a recipe, in words: the path, the cause, the nearest valid name."""
 
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
-from classroomkd.config.data import Mix, Noise
-from classroomkd.config.pose import (
-    PoseData,
-    PoseLessons,
-    PoseMentorRecipe,
-    PoseRecipe,
-    PoseStudent,
-)
-from classroomkd.config.schema import (
-    SGD,
-    AdamW,
-    Bank,
-    Cosine,
-    Data,
-    MentorRecipe,
-    OneCycle,
-    Recipe,
-    RunRecipe,
-    Section,
-    Step,
-    Student,
-    Train,
-)
+from classroomkd.config.fields import Section
 from classroomkd.errors import nearest, unknown_name
 
 
-def describe(item: Any, recipe: type[RunRecipe] = Recipe) -> str:
-    """One mistake in a recipe: ``mentors[2].checkpoint: no such file ...``."""
+def describe(item: Any, section: type[Section]) -> str:
+    """One mistake in a recipe, or a section: ``mentors[2].checkpoint: no such file ...``."""
     loc = item["loc"]
     names = [part for at, part in pairwise(("", *loc)) if part not in _BRANCHES.get(at, ())]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names)
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        known = _fields_at(item["loc"][:-1], recipe)
+        known = _fields_at(item["loc"][:-1], section)
         message = f"unknown key{nearest(str(item['loc'][-1]), known)} (known: {', '.join(known)})"
     elif item["type"] == "missing":
         message = "is missing"
@@ -69,27 +48,33 @@ _USUAL = {  # what is usually given in place of a mapping: its first key
     "bank": "a mapping such as {path: runs/bank}",
     "mentors": "a list such as [{run: runs/teacher, role: teacher}]",
 }
-_UNIONS: dict[str, type[Section]] = {
-    "sgd": SGD, "adamw": AdamW, "step": Step, "cosine": Cosine, "onecycle": OneCycle,
-}  # fmt: skip
-_SECTIONS: dict[type[RunRecipe], dict[str, type[Section]]] = {
-    Recipe: {
-        "data": Data, "mix": Mix, "noise": Noise, "student": Student, "mentors": MentorRecipe,
-        "train": Train, "bank": Bank,
-    },
-    PoseRecipe: {
-        "data": PoseData, "student": PoseStudent, "mentors": PoseMentorRecipe,
-        "lessons": PoseLessons, "train": Train,
-    },
-}  # fmt: skip
 _BRANCHES: dict[Any, tuple[str, ...]] = {
     "optimizer": ("sgd", "adamw"), "schedule": ("step", "cosine", "onecycle"),
 }  # fmt: skip
 
 
-def _fields_at(loc: tuple[str | int, ...], recipe: type[RunRecipe]) -> list[str]:
+def _fields_at(loc: tuple[str | int, ...], section: type[Section]) -> list[str]:
     """The fields of the section at a location of a pydantic error."""
-    section: type[Section] = recipe
     for part in loc:
-        section = (_UNIONS | _SECTIONS[recipe]).get(str(part), section)
+        section = _sections_in(section).get(str(part), section)
     return list(section.model_fields)
+
+
+def _sections_in(section: type[Section]) -> dict[str, type[Section]]:
+    """The sections within a section, by their field; those of a union also by their name."""
+    found: dict[str, type[Section]] = {}
+    for key, field in section.model_fields.items():
+        kinds = list(_kinds(field.annotation))
+        if len(kinds) == 1:
+            found[key] = kinds[0]
+        for kind in kinds[1:] and kinds:
+            found |= dict.fromkeys(get_args(kind.model_fields["name"].annotation), kind)
+    return found
+
+
+def _kinds(annotation: Any) -> Iterator[type[Section]]:
+    """The sections that an annotation names, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)

@@ -11,8 +11,8 @@ from pydantic import (
     model_validator,
 )
 
-from classroomkd.config.lineups import how_to_make
 from classroomkd.errors import nearest_path
+from classroomkd.recipes.lineups import how_to_make
 
 Role = Literal["teacher", "peer"]
 

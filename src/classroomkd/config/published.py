@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classroomkd.config.pose import PoseRecipe
-from classroomkd.config.schema import MentorRecipe, MethodRecipe, Recipe
+from classroomkd.config.schema import MentorSection, MethodRecipe, RunRecipe
 
 if TYPE_CHECKING:
     from classroomkd.methods import Setting
 
 
-def fill_published(recipe: Recipe | PoseRecipe) -> Recipe | PoseRecipe:
+def fill_published(recipe: RunRecipe) -> RunRecipe:
     """The recipe with those published options of its method that it does not set.
 
     What is published may depend on the data set, the student and the teacher: the mentor with this
@@ -27,7 +26,7 @@ def fill_published(recipe: Recipe | PoseRecipe) -> Recipe | PoseRecipe:
     return recipe.model_copy(update={"method": filled})
 
 
-def published_notes(recipe: Recipe | PoseRecipe) -> list[str]:
+def published_notes(recipe: RunRecipe) -> list[str]:
     """A line that says which options of the method are published ones, and from where.
 
     A second one tells which are published otherwise.
@@ -53,16 +52,15 @@ def published_notes(recipe: Recipe | PoseRecipe) -> list[str]:
     ]
 
 
-def _setting(recipe: Recipe | PoseRecipe) -> "Setting":
+def _setting(recipe: RunRecipe) -> "Setting":
     from classroomkd.methods import Setting
 
-    if not isinstance(recipe, Recipe):
-        return Setting()
-    data = "imagenet" if recipe.data.classes == "imagenet" else recipe.data.name
+    imagenet = getattr(recipe.data, "classes", None) == "imagenet"
+    data = "imagenet" if imagenet else recipe.data.name
     return Setting(data, _teacher(recipe.mentors), recipe.student.model)
 
 
-def _teacher(mentors: tuple[MentorRecipe, ...]) -> str | None:
+def _teacher(mentors: tuple[MentorSection, ...]) -> str | None:
     """The model of the one mentor, or of the one with this role; None if that is not known."""
     teachers = [mentor for mentor in mentors if len(mentors) == 1 or mentor.role == "teacher"]
     if len(teachers) != 1:
@@ -72,7 +70,7 @@ def _teacher(mentors: tuple[MentorRecipe, ...]) -> str | None:
         return _said(mentor.run / "student.json", "model")
     if mentor.outputs is not None:
         return _said(mentor.outputs / "mentor.json", "architecture")
-    return mentor.model
+    return getattr(mentor, "model", None)
 
 
 def _said(file: Path, key: str) -> str | None:

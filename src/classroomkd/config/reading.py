@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from classroomkd.config.error_messages import describe
 from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
-from classroomkd.config.lineups import DATA, lineup_recipe, list_lineups
-from classroomkd.config.pose import PoseRecipe, joints_as_units
 from classroomkd.config.published import fill_published
-from classroomkd.config.schema import SGD, Data, MethodRecipe, OneCycle, Recipe, View
+from classroomkd.config.schema import MethodRecipe, RunRecipe
+from classroomkd.config.training import SGD, OneCycle
 from classroomkd.errors import RecipeError, nearest, nearest_path
-
-AnyRecipe = Recipe | PoseRecipe
+from classroomkd.recipes.lineups import DATA, lineup_recipe, list_lineups
+from classroomkd.tasks.registry import USUAL, recipe_class
 
 
 def list_recipes() -> dict[str, Path]:
@@ -40,7 +39,7 @@ def find_recipe(source: str | Path) -> Path:
 
 def load_recipe(
     source: str | Path, overrides: Sequence[str] = (), *, resolved: bool = False
-) -> AnyRecipe:
+) -> RunRecipe:
     """Read, complete and check a recipe.
 
     Args:
@@ -91,11 +90,14 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def parse_recipe(
     raw: dict[str, Any], source: str = "recipe", *, resolved: bool = False
-) -> AnyRecipe:
+) -> RunRecipe:
     """Check and complete a recipe given as a dictionary, by its task, as `load_recipe` does."""
     mistakes, recipe = [], None
-    kind = PoseRecipe if raw.get("task") == "pose" else Recipe
-    raw = joints_as_units(raw) if kind is PoseRecipe else raw
+    try:
+        kind = recipe_class(raw.get("task", USUAL))
+    except ValueError as error:
+        raise RecipeError(source, [f"task: {error}"]) from error
+    raw = kind.translate(raw)
     try:
         recipe = kind.model_validate(raw)
     except ValidationError as error:
@@ -152,17 +154,18 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 # Sections whose values are options of what they name.
-_NAMED: dict[str, type[BaseModel]] = {
-    "data": Data, "augment": View, "method": MethodRecipe, "optimizer": SGD, "schedule": OneCycle,
+_NAMED: dict[str, Any] = {
+    "data": "cifar100", "augment": None, "method": MethodRecipe().name, "optimizer": SGD().name,
+    "schedule": OneCycle().name,
 }  # fmt: skip
+"""With the name that is meant where a recipe gives none."""
 
 
 def _carried_over(section: str, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """What stays of a section under new values: another method's options, for one, must go."""
     if section not in _NAMED or "name" not in new:
         return old
-    usual = _NAMED[section].model_fields["name"].default
-    if new["name"] == old.get("name", usual):
+    if new["name"] == old.get("name", _NAMED[section]):
         return old
     kept = ("dev", "dev_seed", "view_seed", "repeat") if section == "data" else ()
     return {k: v for k, v in old.items() if k in kept}

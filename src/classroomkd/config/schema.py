@@ -1,130 +1,66 @@
-"""The recipe of one run: its fields, and what is checked about each before anything is loaded."""
+"""The recipe of one run: what every task has, and what is checked before anything is loaded."""
 
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from classroomkd.config.data import Data, View
 from classroomkd.config.fields import (
     Count,
-    ExistingFile,
     FolderName,
     FromRun,
     MentorStore,
-    ModelName,
-    Place,
     Positive,
     Role,
     Section,
     Seed,
     UserPath,
 )
-from classroomkd.config.training import SGD, AdamW, Cosine, OneCycle, Skip, Step, Train
-from classroomkd.config.validate import validate
+from classroomkd.config.training import Train
 
 
-def _check_pretrained(entry: Any) -> Any:
-    """A ValueError for a model of the zoo, which nobody offers weights for."""
-    if entry.pretrained and "/" not in (entry.model or ""):
-        raise ValueError(
-            "pretrained needs a model of another library, such as timm/resnet18.a1_in1k"
-            " (see `classroomkd list models`)"
-        )
-    return entry
+class DataSection(Section):
+    """What every task's data have: their name, the development split, the seed of the views."""
 
-
-class Student(Section):
-    """The network to train."""
-
-    model: ModelName = Field(description="see `classroomkd list models`")
-    checkpoint: ExistingFile | None = Field(default=None, description="weights to start from")
-    pretrained: bool = Field(
-        default=False,
-        description="start from the weights that another library offers, with a fresh classifier",
+    name: str
+    dev: float | int = Field(default=0.1, description="development split: a share, a count, or 0")
+    dev_seed: int = Field(
+        default=0, description="seed of the split: keep it equal over seeds of a run"
+    )
+    view_seed: Seed | None = Field(
+        default=None,
+        description="seed of the views; the recipe's if left out. Runs of several seeds share a"
+        " bank only with one seed of views",
+    )
+    repeat: Count | None = Field(
+        default=None,
+        description="how many views of a sample there are, which repeat over the epochs: as many"
+        " as epochs if left out",
     )
 
-    @model_validator(mode="after")
-    def _one_start(self) -> Self:
-        if self.pretrained and self.checkpoint is not None:
-            raise ValueError("give checkpoint or pretrained, not both")
-        return _check_pretrained(self)
+    @field_validator("dev", mode="before")
+    @classmethod
+    def _share_or_count(cls, dev: Any) -> Any:
+        try:
+            size = dev if isinstance(dev, int) else float(dev)
+        except (TypeError, ValueError):
+            size = -1
+        if isinstance(dev, bool) or not size >= 0 or (isinstance(size, float) and size >= 1):
+            raise ValueError(f"give a share below 1.0, a whole number, or 0, not {dev!r}")
+        return size
 
 
-class MentorRecipe(FromRun):
-    """A mentor: a run of this project, a file with weights, or a model that comes with weights.
-
-    One that trains along may do without weights.
-    """
+class MentorSection(FromRun):
+    """What every task's mentors have, beside where their networks come from."""
 
     outputs: MentorStore | None = Field(
         default=None, description="its folder in a bank, for a mentor that cannot run here"
     )
-    checkpoint: ExistingFile | None = Field(default=None, description=".safetensors, .pt or .pth")
-    pretrained: bool = Field(
-        default=False, description="the weights that another library offers for model"
-    )
-    model: ModelName | None = Field(default=None, description="of the weights")
-    classes: Literal["imagenet"] | tuple[str, ...] | None = Field(
-        default=None, description="names in the order of the logits, or imagenet"
-    )
-    labels: tuple[Place, ...] | dict[str, str | Place] | None = Field(
-        default=None,
-        description="its class for each of the data: places among its logits in the data's order,"
-        " or its name or place for classes of the data by name",
-    )
-    mean: tuple[float, float, float] | None = Field(
-        default=None, description="of the checkpoint's pixels, which go from 0 to 1"
-    )
-    std: tuple[Positive, Positive, Positive] | None = None
     role: Role = "peer"
     train: bool = Field(default=False, description="whether it trains along with the student")
     name: str | None = Field(default=None, description="in reports; the model's name if left out")
-
-    @field_validator("mean", "std")
-    @classmethod
-    def _of_unit_pixels(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if any(not 0 <= value <= 1 for value in values or ()):
-            raise ValueError(
-                f"must be that of pixels from 0 to 1 (where they went to 255, divide it by 255),"
-                f" not {list(values or ())}"
-            )
-        return values
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        files = (self.run, self.checkpoint, self.outputs)
-        given = sum(source is not None for source in files) + self.pretrained
-        fresh = self.train and given == 0 and self.model is not None
-        if not fresh and given != 1:
-            raise ValueError(
-                "give one of run (a run folder), checkpoint (a file) with model, and outputs"
-                " (its folder in a bank); or pretrained: true with model, for weights of another"
-                " library; or train: true with model, to start from nothing"
-            )
-        if self.outputs is not None and self.train:
-            raise ValueError("a mentor whose outputs alone are here cannot train along")
-        if self.checkpoint is not None and self.model is None:
-            raise ValueError("a checkpoint needs model: the name of its network")
-        return _check_pretrained(self)
-
-    @model_validator(mode="after")
-    def _nothing_that_the_source_knows(self) -> Self:
-        known = {
-            "a run": (self.run is not None, ("model", "classes", "mean", "std")),
-            "a bank": (self.outputs is not None, ("model", "classes", "labels", "mean", "std")),
-            "a pretrained model": (self.pretrained, ("mean", "std")),
-        }
-        for source, (here, fields) in known.items():
-            if here and (extra := [key for key in fields if getattr(self, key) is not None]):
-                raise ValueError(f"{source} knows its own {', '.join(extra)}: leave it out")
-        return self
 
 
 class MethodRecipe(BaseModel):
@@ -157,50 +93,64 @@ class Bank(Section):
 
 
 class RunRecipe(Section):
-    """What every run has, whatever its task."""
+    """What every run has, whatever its task.
+
+    A task's recipe says what ``data``, ``student`` and ``mentors`` are: a `DataSection`, a
+    `Section` with a ``model``, and `MentorSection`s.
+    """
 
     name: FolderName = Field(description="the run's folder is runs/<name>")
     seed: Seed = 0
+    task: str
+    data: Any
+    student: Any
+    mentors: tuple[Any, ...] = ()
+    method: MethodRecipe = MethodRecipe()
+    train: Train = Train()
+    bank: Bank | None = None
+
+    @classmethod
+    def translate(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """A recipe as it was read, with what the task calls otherwise in the common words."""
+        return raw
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML, defaults included."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-class Recipe(RunRecipe):
-    """Everything that decides a run in classification."""
+def mentor_names(recipes: Sequence[Any]) -> list[str]:
+    """A name for each mentor: its own, else its folder's or model's; repeated ones get a number.
 
-    task: Literal["classification"] = "classification"
-    data: Data = Data()
-    student: Student
-    mentors: tuple[MentorRecipe, ...] = ()
-    method: MethodRecipe = MethodRecipe()
-    train: Train = Train()
-    bank: Bank | None = None
+    Args:
+        recipes: `MentorSection`s, or what has their ``name``, ``run``, ``outputs`` and ``model``.
 
-    @model_validator(mode="after")
-    def _together(self) -> Self:
-        if found := list(validate(self)):
-            raise ValueError("\n".join(found))
-        return self
+    Example:
+        >>> from types import SimpleNamespace
+        >>> mentor_names([SimpleNamespace(model="vgg8", run=None, outputs=None, name=None)] * 2)
+        ['vgg8', 'vgg8-2']
+    """
+    own = [r.name or _run(r) or _outputs(r) or _short(r) or "mentor" for r in recipes]
+    names: list[str] = []
+    for name in own:
+        numbered = (f"{name}-{number}" for number in count(2))
+        free = (other for other in numbered if other not in own and other not in names)
+        names.append(next(free) if name in names else name)
+    return names
 
 
-__all__ = [
-    "AdamW",
-    "Bank",
-    "Cosine",
-    "Data",
-    "MentorRecipe",
-    "MethodRecipe",
-    "OneCycle",
-    "Recipe",
-    "Role",
-    "RunRecipe",
-    "SGD",
-    "Section",
-    "Skip",
-    "Step",
-    "Student",
-    "Train",
-    "View",
-]
+def _run(recipe: Any) -> str | None:
+    """The run's name, and the epoch of a snapshot: ``resnet20-e2``."""
+    if recipe.run is None:
+        return None
+    return recipe.run.name + (f"-e{recipe.epoch}" if recipe.epoch else "")
+
+
+def _outputs(recipe: Any) -> str | None:
+    return recipe.outputs.name if recipe.outputs else None
+
+
+def _short(recipe: Any) -> str | None:
+    """Without the origin: ``timm/resnet18`` is called resnet18."""
+    model = getattr(recipe, "model", None)
+    return model.rpartition("/")[2] if model else None

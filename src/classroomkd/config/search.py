@@ -26,8 +26,8 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from classroomkd.config.fields import Count, Section, Seed
-from classroomkd.config.reading import AnyRecipe
-from classroomkd.config.schema import Step
+from classroomkd.config.schema import RunRecipe
+from classroomkd.config.training import Step
 
 _FIXED = {
     "name": "a suite names its runs itself",
@@ -138,7 +138,7 @@ def written(value: Any) -> str:
     return yaml.safe_dump([value], default_flow_style=True, width=10**6).strip()[1:-1]
 
 
-def shortened(recipe: AnyRecipe, epochs: int) -> tuple[str, ...]:
+def shortened(recipe: RunRecipe, epochs: int) -> tuple[str, ...]:
     """Overrides that train a recipe for so many epochs, with all that is counted in them shortened.
 
     This is the schedule's milestones and warm-up, and the method's options that end in

@@ -36,10 +36,11 @@ from pydantic import (
 from classroomkd.config.error_messages import describe
 from classroomkd.config.fields import Section, Seed, snapshot_folder
 from classroomkd.config.files import ENDINGS, find_file, packaged, read_yaml
-from classroomkd.config.lineups import PUBLISHED, lineup_recipe, published_name
-from classroomkd.config.reading import AnyRecipe, list_recipes, load_recipe
+from classroomkd.config.reading import list_recipes, load_recipe
+from classroomkd.config.schema import RunRecipe
 from classroomkd.config.search import RunSearch, Search
 from classroomkd.errors import RecipeError, nearest, nearest_path, unknown_name
+from classroomkd.recipes.lineups import PUBLISHED, lineup_recipe, published_name
 
 BEST_SINGLE = "best-single"
 """What `against` calls the run of one mentor that is best on the development split."""
@@ -120,7 +121,7 @@ class PlannedRun:
     place: int = 0
     epochs: int | None = None
 
-    def recipe(self) -> AnyRecipe:
+    def recipe(self) -> RunRecipe:
         """The checked recipe; what the run needs must be trained by now."""
         return load_recipe(self.base, self.overrides)
 
@@ -272,7 +273,7 @@ def load_suite(
         recipes: also check every run's recipe. A folder that the suite itself will make counts as
             there already.
         published: of line-ups alone: train them by the protocol of published numbers (see
-            `classroomkd.config.lineups`), as a suite with another name.
+            `classroomkd.recipes.lineups`), as a suite with another name.
 
     Raises:
         RecipeError: with every mistake and its path, such as ``runs.kd: method.temprature: ...``.
@@ -312,7 +313,7 @@ def _published(suite: Suite, source: str) -> Suite:
 def _describe(item: Any) -> str:
     """One mistake of the suite's own keys; the rest is as in recipes."""
     if item["type"] != "extra_forbidden":
-        return describe(item)
+        return describe(item, Suite)
     *place, key = map(str, item["loc"])
     sections = {"search": RunSearch if len(place) > 1 else Search, "": Suite}
     section = sections.get(place[-1] if place else "", SuiteRun)
@@ -373,7 +374,7 @@ def _recipe_mistakes(
 
 def _with_stand_ins(
     suite: Suite, name: str, folder: Path, kept: dict[str, tuple[int, ...]]
-) -> AnyRecipe:
+) -> RunRecipe:
     """A run's recipe, after stand-ins were made for what it refers to; see `_recipe_mistakes`."""
     run = suite.plan(name, suite.seeds_of(name)[0], folder)
     for needed in run.needs:
@@ -386,7 +387,7 @@ def _with_stand_ins(
     return recipe
 
 
-def _trial_mistakes(suite: Suite, name: str, recipe: AnyRecipe, folder: Path) -> list[str]:
+def _trial_mistakes(suite: Suite, name: str, recipe: RunRecipe, folder: Path) -> list[str]:
     """Mistakes in a run's search: of options that its method lacks, or of a missing split."""
     first, *_ = (*suite.rungs(name, folder), ())
     if first and not recipe.data.dev:
@@ -404,7 +405,7 @@ def _trial_mistakes(suite: Suite, name: str, recipe: AnyRecipe, folder: Path) ->
     return [f"search: {text.replace(f'{folder}/', '')}; {hint}" for text in found]
 
 
-def recipes_of(suite: Suite) -> dict[str, AnyRecipe]:
+def recipes_of(suite: Suite) -> dict[str, RunRecipe]:
     """Each run's recipe before its runs are there: references are to stand-ins, since removed."""
     kept: dict[str, tuple[int, ...]] = {}
     with TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from classroomkd.config.schema import MethodRecipe, Recipe
+    from classroomkd.config.schema import MethodRecipe, RunRecipe
     from classroomkd.methods import Method
 
 
@@ -20,23 +20,40 @@ def build_method(recipe: MethodRecipe) -> Method | None:
         return None
 
 
-def validate(recipe: Recipe) -> Iterator[str]:
-    """Mistakes, each with its path and cure; a method with wrong options is left out of them."""
+def validate(recipe: RunRecipe) -> Iterator[str]:
+    """Mistakes that any task may have, each with its path and cure.
+
+    A method with wrong options is left out of them.
+    """
     stored = recipe.bank is not None or any(mentor.outputs for mentor in recipe.mentors)
-    method = build_method(recipe.method)
-    if method is not None:
-        yield from _learning_mentors(recipe, method)
-        yield from _soft_targets(recipe, method)
-        yield from _sharded_mentors(recipe, method, stored)
-        yield from _unmeasured_mentors(recipe, method)
-    if stored and recipe.data.copies > 1:
+    if (method := build_method(recipe.method)) is None:
+        return
+    yield from _learning_mentors(recipe, method)
+    yield from _soft_targets(recipe, method)
+    yield from _sharded_mentors(recipe, method, stored)
+    yield from _unmeasured_mentors(recipe, method)
+    yield from _stored_mentors(recipe, method, stored)
+    yield from _skipped_mentors(recipe, method)
+
+
+def _stored_mentors(recipe: RunRecipe, method: Method, stored: bool) -> Iterator[str]:
+    if stored and (method.needs_features or method.views > 1):
+        wants = "reads features" if method.needs_features else "wants two views of a sample"
         yield (
-            "data.copies: a bank holds one view of a sample for each epoch: leave out data.copies,"
-            " or the bank"
+            f"method: '{recipe.method.name}' {wants}, and a bank holds the logits of one view:"
+            " leave bank out, or use another method"
         )
 
 
-def _learning_mentors(recipe: Recipe, method: Method) -> Iterator[str]:
+def _skipped_mentors(recipe: RunRecipe, method: Method) -> Iterator[str]:
+    if recipe.train.skip is not None and (method.needs_features or recipe.bank is not None):
+        yield (
+            "train.skip: it leaves out mentors whose logits hardly teach, and goes"
+            " neither with methods that read features nor with a bank; leave it out"
+        )
+
+
+def _learning_mentors(recipe: RunRecipe, method: Method) -> Iterator[str]:
     learning = [place for place, mentor in enumerate(recipe.mentors) if mentor.train]
     if learning and not method.mutual:
         yield (
@@ -45,8 +62,9 @@ def _learning_mentors(recipe: Recipe, method: Method) -> Iterator[str]:
         )
 
 
-def _soft_targets(recipe: Recipe, method: Method) -> Iterator[str]:
-    soft = {"data.mix": recipe.data.mixing, "data.smoothing": recipe.data.smoothing}
+def _soft_targets(recipe: RunRecipe, method: Method) -> Iterator[str]:
+    mixing, smoothing = (getattr(recipe.data, key, None) for key in ("mixing", "smoothing"))
+    soft = {"data.mix": mixing, "data.smoothing": smoothing}
     if (given := [key for key, value in soft.items() if value]) and not method.soft_targets:
         yield (
             f"{given[0]}: the method '{method.name}' needs each sample's one true class, which"
@@ -54,7 +72,7 @@ def _soft_targets(recipe: Recipe, method: Method) -> Iterator[str]:
         )
 
 
-def _sharded_mentors(recipe: Recipe, method: Method, stored: bool) -> Iterator[str]:
+def _sharded_mentors(recipe: RunRecipe, method: Method, stored: bool) -> Iterator[str]:
     if recipe.train.mentor_placement != "shard":
         return
     others = {
@@ -71,7 +89,7 @@ def _sharded_mentors(recipe: Recipe, method: Method, stored: bool) -> Iterator[s
         )
 
 
-def _unmeasured_mentors(recipe: Recipe, method: Method) -> Iterator[str]:
+def _unmeasured_mentors(recipe: RunRecipe, method: Method) -> Iterator[str]:
     if not method.needs_accuracy:
         return
     lacking = {

@@ -55,9 +55,11 @@ class Signals:
     def label(self) -> Tensor:
         """The target of samples without units: ``[B]``, or probabilities ``[B, K]``.
 
+        With units, that of the first block, for methods that do not read it.
+
         Raises:
             ValueError: if there is none.
         """
         if self.target is None:
             raise ValueError("this method needs labels: give a target")
-        return self.target[0].squeeze(1)
+        return self.target[0] if self.has_units else self.target[0].squeeze(1)

@@ -1,10 +1,17 @@
 """What every loader has: epochs of batches, of which several processes may each show a part."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
 from torch import Tensor
 
 
-class Epochs:
-    """The size and the number of an epoch, and a process's part of its batches.
+class Epochs(ABC):
+    """Batches of views of a set: a function of (seed, epoch, index) alone.
+
+    A batch is a `NamedTuple`. Its first field is the networks' input; every other one is a tensor
+    with a row for each sample, ``index`` (int64, the samples' numbers) among them.
 
     Args:
         count: Samples in an epoch.
@@ -19,9 +26,19 @@ class Epochs:
         ValueError: If ``batch_size`` is below 1, or a batch cannot be divided into equal parts.
 
     >>> import torch
-    >>> epochs = Epochs(10, 4, repeat=2, drop_last=True, part=(1, 2))
-    >>> epochs.set_epoch(3)
-    >>> len(epochs), epochs.view, epochs.own(torch.arange(10))
+    >>> class Numbers(Epochs):
+    ...     @property
+    ...     def dataset(self):
+    ...         return torch.arange(10)
+    ...
+    ...     def samples(self):
+    ...         return torch.arange(10)[: len(self) * self.batch_size]
+    ...
+    ...     def __iter__(self):
+    ...         return iter(self.own(self.samples()))
+    >>> numbers = Numbers(10, 4, repeat=2, drop_last=True, part=(1, 2))
+    >>> numbers.set_epoch(3)
+    >>> len(numbers), numbers.view, list(numbers)
     (2, 1, [tensor([2, 3]), tensor([6, 7])])
     """
 
@@ -45,6 +62,24 @@ class Epochs:
         self.drop_last = drop_last
         self.part = part
         self.epoch = 0
+
+    @property
+    @abstractmethod
+    def dataset(self) -> Any:
+        """What is shown."""
+
+    @abstractmethod
+    def samples(self) -> Tensor:
+        """``[n]`` int64, on the host: the samples of the next iteration, by their numbers."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of the epoch that was chosen, or of this process's part of them."""
+
+    @property
+    def waited(self) -> float | None:
+        """The share of the latest iteration that went by in waiting for data, if measured."""
+        return None
 
     def __len__(self) -> int:
         full, rest = divmod(self._count, self.batch_size)

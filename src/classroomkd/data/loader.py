@@ -143,6 +143,11 @@ class ViewLoader(Epochs):
         self.shuffle = shuffle
 
     @property
+    def dataset(self) -> ImageSet:
+        """What is shown."""
+        return self.image_set
+
+    @property
     def waited(self) -> float | None:
         """The share of the latest iteration that went by in waiting for photographs.
 

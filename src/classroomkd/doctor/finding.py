@@ -2,33 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-Verdict = Literal["ok", "warning", "wrong"]
-Aspect = Literal[
-    "frozen", "finite", "order", "pixels", "accuracy", "balance", "teaching", "twins", "data",
-    "plan",
-]  # fmt: skip
-_MATTERS = get_args(Aspect)  # the first the most
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that the doctor looked at.
-
-    Attributes:
-        verdict: whether it is as it should be.
-        subject: a mentor's name, or a part of the classroom.
-        text: what was seen, in words.
-        aspect: what was looked at.
-        cure: what to do, where something is not as it should be.
-    """
-
-    verdict: Verdict
-    subject: str
-    text: str
-    aspect: Aspect
-    cure: str = ""
+from classroomkd.tasks.base import ASPECTS, Finding
 
 
 @dataclass(frozen=True)
@@ -50,7 +25,7 @@ def conclude(findings: Sequence[Finding]) -> Conclusion:
         >>> conclude([few, odd]).text
         'not ready to train: 1 thing is wrong; first, vgg8: map them'
     """
-    by_weight = sorted(findings, key=lambda finding: _MATTERS.index(finding.aspect))
+    by_weight = sorted(findings, key=lambda finding: ASPECTS.index(finding.aspect))
     wrong = [finding for finding in by_weight if finding.verdict == "wrong"]
     warnings = [finding for finding in by_weight if finding.verdict == "warning"]
     if wrong:

@@ -3,25 +3,27 @@
 Shapes: ``M`` mentors, ``B`` samples.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from classroomkd.core import Lesson
-from classroomkd.core.divergence import cross_entropy
-from classroomkd.data import Batch
-from classroomkd.doctor.finding import Finding
+from classroomkd.core import Lesson, Signals
+from classroomkd.core.filter import unit_mean
+from classroomkd.core.lesson import labels
 from classroomkd.engine.balance import imbalance, option, usual_options
 from classroomkd.engine.classroom import Classroom
+from classroomkd.engine.devices import SINGLE_PROCESS
 from classroomkd.engine.gradients import Shares, gradient_shares
-from classroomkd.engine.mentor_outputs import outputs
+from classroomkd.engine.step import student_outputs
 from classroomkd.methods import Outputs
+from classroomkd.tasks.base import Finding
 
 
 def judge_terms(
-    classroom: Classroom, views: Batch, taught: list[Outputs], doubted: Collection[str]
+    classroom: Classroom, views: Any, taught: Sequence[Outputs], doubted: Collection[str]
 ) -> Iterator[Finding]:
     """How much each term moves the student, and who teaches, in the first lesson.
 
@@ -31,27 +33,32 @@ def judge_terms(
         taught: what the mentors say about it.
         doubted: names of mentors with which something is wrong; of these no more is said.
     """
-    student, method, said = classroom.student, classroom.method, []
+    task, student, method = classroom.task, classroom.student, classroom.method
+    own: list[Tensor] = []
 
-    def training_step() -> Lesson:
-        learnt = outputs(student, views.images, method)
-        said.append(learnt.logits.detach())
-        return method(learnt, taught, views.target, views.index)
+    def lesson_of_signals() -> Lesson:
+        learnt = student_outputs(task, student, views[0], method, SINGLE_PROCESS)
+        signals = task.signals(learnt, taught, views)
+        own.append(_task_alone(signals))
+        return method(signals)
 
-    lesson, shares = gradient_shares(student, training_step)
+    lesson, shares = gradient_shares(student, lesson_of_signals)
     if not torch.isfinite(lesson.loss) or not isfinite(shares.total):
         gradient = "has a gradient that " if torch.isfinite(lesson.loss) else ""
         text = f"{gradient}is not finite on the first batch"
         yield Finding("wrong", "loss", text, "finite", "lower the method's weights")
         return
-    yield _balance(classroom, shares, _task_weight(lesson, said[0], views.target))
+    yield _balance(classroom, shares, (lesson.task_loss.mean() / own[0]).item())
     yield from _teaching(classroom, lesson, doubted)
 
 
-def _task_weight(lesson: Lesson, logits: Tensor, target: Tensor) -> float:
-    """What the method has made of the cross-entropy: the factor that it counts with."""
-    own = cross_entropy(logits.float(), target).mean()
-    return (lesson.task_loss.mean() / own.clamp_min(1e-12)).item()
+@torch.no_grad()
+def _task_alone(signals: Signals) -> Tensor:
+    """The mean of the student's own loss before the method weighs it."""
+    if signals.target is None:
+        return torch.ones(())
+    loss = (signals.task_loss or labels)(signals.student, signals.target)
+    return unit_mean(loss, signals.unit_weight).mean().clamp_min(1e-12)
 
 
 def _balance(classroom: Classroom, shares: Shares, task_weight: float) -> Finding:

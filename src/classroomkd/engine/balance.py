@@ -4,13 +4,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from classroomkd.config import AnyRecipe
+from torch import nn
+
 from classroomkd.config.published import fill_published
-from classroomkd.config.schema import MethodRecipe
+from classroomkd.config.schema import MethodRecipe, RunRecipe
 from classroomkd.core import Lesson
 from classroomkd.engine.gradients import Sources, term_norms
-from classroomkd.engine.protocol import AnyClassroom
-from classroomkd.methods import method_options
+from classroomkd.methods import Method, method_options
 
 DROWNED = 20.0
 """Times the task's gradient from which mentors drown it, where a recipe chooses options."""
@@ -26,12 +26,16 @@ class FirstLesson:
     It costs two backward passes, once.
 
     Args:
-        classroom: whose first lesson it is.
+        recipe: of the run.
+        student: who learns in it.
+        method: at any weight of its warm-up.
         say: told the warning, if there is one.
     """
 
-    def __init__(self, classroom: AnyClassroom, say: Callable[[str], object]) -> None:
-        self._classroom, self._say = classroom, say
+    def __init__(
+        self, recipe: RunRecipe, student: nn.Module, method: Method, say: Callable[[str], object]
+    ) -> None:
+        self._recipe, self._student, self._method, self._say = recipe, student, method, say
         self._sources: Sources | None = Sources()
 
     def made(self) -> AbstractContextManager[Any]:
@@ -42,14 +46,14 @@ class FirstLesson:
         """Judge the first lesson; later ones are let pass."""
         if self._sources is None:
             return
-        room, sources, self._sources = self._classroom, self._sources, None
-        parameters = [p for p in room.student.parameters() if p.requires_grad]
+        sources, self._sources = self._sources, None
+        parameters = [p for p in self._student.parameters() if p.requires_grad]
         task, mentors = term_norms(lesson, sources, parameters)
-        method = room.recipe.method
+        method = self._recipe.method
         if isinstance(option(method, "task_weight"), str):  # it rises to 1 as the student learns
             task /= max(lesson.student_score.mean().item(), 1e-6)
-        times = mentors / task / getattr(room.method, "ramp", 1.0) if task and mentors else 1.0
-        if (found := imbalance(method, times, usual=usual_options(room.recipe))) is not None:
+        times = mentors / task / getattr(self._method, "ramp", 1.0) if task and mentors else 1.0
+        if (found := imbalance(method, times, usual=usual_options(self._recipe))) is not None:
             text, cure = found
             self._say(
                 f"{text} (in the first batch, at full weight, their gradient is {times:.2g} times"
@@ -79,7 +83,7 @@ def imbalance(method: MethodRecipe, times: float, *, usual: bool) -> tuple[str, 
     return "the mentors drown the task", lighter_mentors(method)
 
 
-def usual_options(recipe: AnyRecipe) -> bool:
+def usual_options(recipe: RunRecipe) -> bool:
     """Whether every option of a recipe's method is the usual one, or the one that is published."""
     name = recipe.method.name
     bare = fill_published(recipe.model_copy(update={"method": MethodRecipe(name=name)})).method

@@ -1,11 +1,11 @@
 """Building and verifying the bank of a recipe.
 
-Shapes: ``N`` samples of the training set, ``B`` of a batch, ``C`` classes.
+``C`` classes of a block.
 """
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from classroomkd.config import Recipe
-from classroomkd.data import ViewLoader
+from classroomkd.config.schema import RunRecipe
+from classroomkd.data.epochs import Epochs
 from classroomkd.engine.build import open_mentors
+from classroomkd.engine.places import choose_device, task_of
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.stores import Plan, Say, open_stores, plan_bank
-from classroomkd.engine.views import choose_device, training_sets, training_views
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor, StoredMentor
 from classroomkd.mentors.bank import (
     MentorStore,
-    Shard,
-    decode,
-    encode,
+    decode_outputs,
+    encode_outputs,
     folder_size,
     rows,
     size_text,
 )
+from classroomkd.tasks.base import Task
 
 BATCH = 256
 TOLERANCE = 0.05  # of probability, moved from one class to others: bfloat16 moves some hundredths
@@ -37,7 +37,7 @@ TOLERANCE = 0.05  # of probability, moved from one class to others: bfloat16 mov
 Pair = tuple[Mentor, MentorStore]
 
 
-def build_bank(recipe: Recipe, *, say: Say = print, progress: bool = False) -> None:
+def build_bank(recipe: RunRecipe, *, say: Say = print, progress: bool = False) -> None:
     """Compute and store what every mentor says about every view of the recipe.
 
     What is stored already stays; a build that was interrupted goes on where it stopped. Several
@@ -53,15 +53,15 @@ def build_bank(recipe: Recipe, *, say: Say = print, progress: bool = False) -> N
         ClassroomError: if the bank would pass its limit or the disk's room, before anything is
             computed; or if it holds other views or mentors.
     """
-    live, loader = _open(recipe, say)
-    count, classes = len(loader.image_set), len(loader.image_set.classes)
-    plan = plan_bank(recipe, count, classes, len(live))
+    task, live, loader, blocks = _open(recipe, say)
+    count = len(loader.dataset)
+    plan = plan_bank(recipe, count, blocks, len(live))
     assert recipe.bank is not None  # see _open
     _check_room(recipe.bank.path, plan, recipe.bank.limit_gb * 1e9, say)
     pending = list(range(plan.views))
     with tqdm(total=len(pending), unit="view", disable=not progress) as bar:
         while pending:
-            left = [view for view in pending if not _build_view(recipe, view, live, loader)]
+            left = [view for view in pending if not _build_view(task, view, live, loader)]
             bar.update(len(pending) - len(left))
             if left:  # another process is at them
                 time.sleep(0.5)
@@ -72,7 +72,7 @@ def build_bank(recipe: Recipe, *, say: Say = print, progress: bool = False) -> N
     )
 
 
-def verify_bank(recipe: Recipe, *, say: Say = print) -> list[str]:
+def verify_bank(recipe: RunRecipe, *, say: Say = print) -> list[str]:
     """Recompute a sample of what is stored, and compare; returns what is wrong.
 
     Of each mentor the first, the middle and the last stored view are looked at, a batch each. What
@@ -82,12 +82,12 @@ def verify_bank(recipe: Recipe, *, say: Say = print) -> list[str]:
     Raises:
         ClassroomError: if the recipe has no bank, or it holds other views or mentors.
     """
-    live, loader = _open(recipe, say)
+    task, live, loader, _ = _open(recipe, say)
     wrong = []
     for mentor, store in live:
         views = store.views()
         for view in sorted({views[i] for i in (0, len(views) // 2, -1)} if views else ()):
-            moved = _moved(recipe, mentor, store, view, loader)
+            moved = _moved(task, mentor, store, view, loader)
             verdict = "as computed here" if moved <= TOLERANCE else "DIFFERENT"
             say(f"{mentor.name}, view {view}: {verdict} ({100 * moved:.2f} % of probability moved)")
             if moved > TOLERANCE:
@@ -95,12 +95,18 @@ def verify_bank(recipe: Recipe, *, say: Say = print) -> list[str]:
     return wrong
 
 
-def _open(recipe: Recipe, say: Say) -> tuple[list[Pair], ViewLoader]:
-    """The mentors that can run here with their stores, and all samples in their own order."""
-    device = choose_device(recipe.train.device)
-    train_set, _ = training_sets(recipe.data)
-    mentors = open_mentors(recipe, train_set, device)
-    stores = open_stores(recipe, train_set, mentors, say)
+def _open(recipe: RunRecipe, say: Say) -> tuple[Task, list[Pair], Epochs, list[torch.Size]]:
+    """The mentors that can run here with their stores, and all samples in their own order.
+
+    At last the shape of each block of a sample's logits, in the student's output space.
+    """
+    task = task_of(recipe, choose_device(recipe.train.device))
+    train_set, _ = task.training_sets()
+    student = task.build_student(train_set).to(task.place.device).eval()
+    mentors = open_mentors(task, student, train_set)
+    for _ in task.prepare(student, mentors, train_set):
+        pass  # what it says is for a training
+    stores = open_stores(task, train_set, mentors, say)
     pairs = zip(mentors, stores, strict=True)
     live = [(m, store) for m, store in pairs if store and not isinstance(m, StoredMentor)]
     if recipe.bank is None or not live:
@@ -108,7 +114,10 @@ def _open(recipe: Recipe, say: Say) -> tuple[list[Pair], ViewLoader]:
             f"{recipe.name} has no bank to look after: it needs bank: {{path: ...}}, and mentors"
             " that can run here"
         )
-    return live, training_views(recipe, train_set, device, batch_size=BATCH)
+    with torch.no_grad():
+        said = task.student_outputs(student, task.example(train_set, 1))
+    shapes = [block.shape[1:] for block in said.blocks]
+    return task, live, task.training_loader(train_set, batch_size=BATCH), shapes
 
 
 def _check_room(path: Path, plan: Plan, limit: float, say: Say) -> None:
@@ -131,19 +140,26 @@ def _check_room(path: Path, plan: Plan, limit: float, say: Say) -> None:
         raise ClassroomError(f"{path} would not fit on its disk: make room, or {cure}")
 
 
-def _build_view(recipe: Recipe, view: int, live: Sequence[Pair], loader: ViewLoader) -> bool:
+@torch.no_grad()
+def _build_view(task: Task, view: int, live: Sequence[Pair], loader: Epochs) -> bool:
     """Build a view for those mentors that lack it; False where another process is at it."""
     loader.set_epoch(view)
-    numbers = loader.samples()
+    numbers, recipe = loader.samples(), task.recipe
     lacking = [(mentor, store) for mentor, store in live if not _has(store, view, numbers)]
-    with ExitStack() as claims:
-        mine = [(m, store) for m, store in lacking if claims.enter_context(store.claim(view))]
-        whole = len(mine) == len(lacking)
-        mine = [(m, store) for m, store in mine if not _has(store, view, numbers)]  # done meanwhile
-        if mine:
-            for store, shard in _said(recipe, mine, loader):
-                store.save(view, shard)
-    return whole
+    with ExitStack() as writing:
+        begun = [
+            (mentor, store, writing.enter_context(store.begin(view, numbers.sort().values)))
+            for mentor, store in lacking
+        ]
+        mine = [(mentor, w) for mentor, store, w in begun if w and not _has(store, view, numbers)]
+        for batch in loader if mine else ():
+            bins = task.bins(batch)
+            for mentor, writer in mine:
+                with autocast(task.place.device, recipe.train.precision):
+                    said = mentor.outputs(batch[0])
+                stored = encode_outputs(said.map(Tensor.float), bins, recipe.bank.top)
+                writer.write(batch.index.cpu(), {name: t.cpu() for name, t in stored.items()})
+    return all(writer for _, _, writer in begun)
 
 
 def _has(store: MentorStore, view: int, numbers: Tensor) -> bool:
@@ -152,28 +168,7 @@ def _has(store: MentorStore, view: int, numbers: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _said(
-    recipe: Recipe, mine: Sequence[Pair], loader: ViewLoader
-) -> Iterator[tuple[MentorStore, Shard]]:
-    """What mentors say about every sample of the loader."""
-    top = recipe.bank.top if recipe.bank else None
-    index, parts = [], [[] for _ in mine]
-    for batch in loader:
-        index.append(batch.index.cpu())
-        with autocast(batch.images.device, recipe.train.precision):
-            said = [mentor(batch.images) for mentor, _ in mine]
-        for part, logits in zip(parts, said, strict=True):
-            part.append(encode(logits.float().cpu(), batch.label.cpu(), top))
-    order = torch.cat(index).argsort()
-    for (_, store), part in zip(mine, parts, strict=True):
-        whole = {name: torch.cat([one[name] for one in part]) for name in part[0]}
-        yield store, Shard(torch.cat(index)[order], rows(whole, order))
-
-
-@torch.no_grad()
-def _moved(
-    recipe: Recipe, mentor: Mentor, store: MentorStore, view: int, loader: ViewLoader
-) -> float:
+def _moved(task: Task, mentor: Mentor, store: MentorStore, view: int, loader: Epochs) -> float:
     """Mean total variation between stored and recomputed predictions of some stored samples."""
     shard = store.load(view)
     if shard is None:
@@ -185,8 +180,14 @@ def _moved(
             break
     else:
         return 1.0
-    with autocast(batch.images.device, recipe.train.precision):
-        live = mentor(batch.images).float().cpu()[known]
-    target = batch.label.cpu()[known]
-    stored = decode(rows(shard.stored, place[known]), target, live.shape[1])
-    return 0.5 * (live.softmax(1) - stored.softmax(1)).abs().sum(1).mean().item()
+    with autocast(task.place.device, task.recipe.train.precision):
+        live = mentor.outputs(batch[0]).map(lambda tensor: tensor.float().cpu()[known])
+    bins = [block.cpu()[known] for block in task.bins(batch)]
+    stored = {name: t.unsqueeze(0) for name, t in rows(shard.stored, place[known]).items()}
+    (there,) = decode_outputs(stored, bins, [block.shape[-1] for block in live.blocks])
+    return max(_distance(*pair) for pair in zip(live.blocks, there.blocks, strict=True))
+
+
+def _distance(live: Tensor, stored: Tensor) -> float:
+    """Mean total variation of two predictions ``[..., C]``."""
+    return 0.5 * (live.softmax(-1) - stored.softmax(-1)).abs().sum(-1).mean().item()

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from classroomkd.config.schema import OneCycle, Step, Train
+from classroomkd.config.training import OneCycle, Step, Train
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], train: Train) -> Optimizer:

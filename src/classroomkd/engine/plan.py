@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from classroomkd.config import Recipe
+from classroomkd.config import RunRecipe
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.stores import plan_bank
-from classroomkd.engine.tuning import choose, example_images, live_mentors
-from classroomkd.engine.watch import EVALUATION, PARTS, Watch, evaluation_images, watch_steps
+from classroomkd.engine.tuning import choose, example_inputs, live_mentors
+from classroomkd.engine.watch import EVALUATION, PARTS, Watch, evaluation_samples, watch_steps
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import size_text
 from classroomkd.mentors.tuning import keep_freed_memory
@@ -36,7 +36,7 @@ class Part:
     note: str = ""
 
 
-def plan_run(recipe: Recipe, say: Callable[[str], object] = print) -> list[Part]:
+def plan_run(recipe: RunRecipe, say: Callable[[str], object] = print) -> list[Part]:
     """Measure the parts of a recipe's step, and say what the run will take, live and banked.
 
     Ways to run mentors are measured and kept for the training (see `tune_mentors`).
@@ -51,7 +51,7 @@ def plan_run(recipe: Recipe, say: Callable[[str], object] = print) -> list[Part]
     classroom = build_classroom(recipe, say)
     if classroom.device.type == "cpu":
         keep_freed_memory()
-    steps = _epochs(classroom) * len(classroom.train)
+    steps = classroom.epochs * len(classroom.train)
     watch = watch_steps(classroom)
     shared, mentors = _shared(classroom, watch), _mentors(classroom, steps)
     judging = _evaluations(classroom, watch)
@@ -66,7 +66,7 @@ def forecast(classroom: Classroom) -> str:
     """
     if classroom.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(classroom.device)
-    watch, epochs = watch_steps(classroom), _epochs(classroom)
+    watch, epochs = watch_steps(classroom), classroom.epochs
     parts = {name: watch.milliseconds(name) for name in PARTS}
     step = sum(parts.values())
     shares = ", ".join(f"{name} {100 * part / step:.0f} %" for name, part in parts.items())
@@ -79,11 +79,6 @@ def forecast(classroom: Classroom) -> str:
     )
 
 
-def _epochs(classroom: Classroom) -> int:
-    """How many a run has: those of its recipe, and those that its method adds."""
-    return classroom.recipe.train.epochs + classroom.method.extra_epochs
-
-
 def _evaluations(classroom: Classroom, watch: Watch) -> float:
     """Seconds in which the student is run on the development split, over all epochs.
 
@@ -91,10 +86,10 @@ def _evaluations(classroom: Classroom, watch: Watch) -> float:
     """
     if classroom.dev is None:
         return 0.0
-    count = len(classroom.dev.image_set)
-    run = min(watch.seconds[EVALUATION]) / evaluation_images(classroom)
+    count = len(classroom.dev.dataset)
+    run = min(watch.seconds[EVALUATION]) / evaluation_samples(classroom)
     show = watch.milliseconds("views") / 1000 / classroom.recipe.train.batch_size
-    return _epochs(classroom) * count * (run + show)
+    return classroom.epochs * count * (run + show)
 
 
 def _memory(device: torch.device) -> str:
@@ -114,15 +109,16 @@ def _shared(classroom: Classroom, watch: Watch) -> list[Part]:
     student, method = classroom.student, classroom.method
     moments = 1 if classroom.recipe.train.optimizer.name == "sgd" else 2
     memory = (2 + moments) * sum(p.nbytes for p in student.parameters())  # with the gradients
+    loss = watch.milliseconds("loss") + watch.milliseconds("update")
     return [
         Part("views", watch.milliseconds("views")),
         Part(f"{student.name} (student)", watch.milliseconds("student"), memory),
-        Part(f"loss ({method.name})", watch.milliseconds("loss")),
+        Part(f"loss ({method.name})", loss, note="with all gradients, and the update"),
     ]
 
 
 def _mentors(classroom: Classroom, steps: int) -> list[Part]:
-    example, tuned, parts = example_images(classroom), live_mentors(classroom), []
+    example, tuned, parts = example_inputs(classroom), live_mentors(classroom), []
     for mentor in classroom.mentors:
         if mentor not in tuned:
             parts += [_as_it_is(mentor, classroom, example)] if mentor.here else []
@@ -143,7 +139,7 @@ def _as_it_is(mentor: Mentor, classroom: Classroom, example: Tensor) -> Part:
     watch = Watch(classroom.device)
     for _ in range(3):
         with autocast(classroom.device, classroom.recipe.train.precision):
-            mentor(example)
+            mentor.outputs(example)
         watch.lap(mentor.name)
     memory = sum(p.nbytes for p in mentor.network.parameters())
     note = "what it learns is part of the loss" if mentor.learns else "offloaded"
@@ -157,12 +153,12 @@ def _describe(
     judging: float,
     say: Callable[[str], object],
 ) -> None:
-    steps = _epochs(classroom) * len(classroom.train)
-    recipe, data = classroom.recipe, classroom.train.image_set
+    steps = classroom.epochs * len(classroom.train)
+    recipe, data = classroom.recipe, classroom.train.dataset
     say(
-        f"{recipe.name}: {_epochs(classroom)} epochs of {len(classroom.train)} steps of"
-        f" {recipe.train.batch_size} images, on {classroom.device} with {torch.get_num_threads()}"
-        " threads"
+        f"{recipe.name}: {classroom.epochs} epochs of {len(classroom.train)} steps of"
+        f" {recipe.train.batch_size} {classroom.task.samples}, on {classroom.device} with"
+        f" {torch.get_num_threads()} threads"
     )
     for part in (*shared, *mentors):
         memory = size_text(part.memory) if part.memory else ""
@@ -174,7 +170,8 @@ def _describe(
     learning = any(mentor.learns for mentor in classroom.mentors)
     wants = classroom.method.needs_features or classroom.method.views > 1
     if mentors and not wants and not learning:
-        plan = plan_bank(recipe, len(data), len(data.classes), len(mentors))
+        blocks = classroom.mentor_outputs.block_shapes
+        plan = plan_bank(recipe, len(data), blocks, len(mentors))
         build = plan.views * len(classroom.train) * (live - alone) / 1000
         say(
             f"banked: {_duration(steps * alone / 1000)} ({alone:.1f} ms a step), after"

@@ -8,14 +8,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from classroomkd.config import AnyRecipe, Recipe
+from classroomkd.config import RunRecipe
 from classroomkd.config.published import published_notes
 from classroomkd.core import Lesson
 from classroomkd.engine.balance import FirstLesson
 from classroomkd.engine.build import build_classroom
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.devices import DistContext, join, must_start, start
 from classroomkd.engine.meter import EpochMeter
-from classroomkd.engine.protocol import AnyClassroom
 from classroomkd.engine.runs import RunFolder, environment
 from classroomkd.engine.trainer import fit
 from classroomkd.engine.tuning import tune_mentors
@@ -28,7 +28,7 @@ LAG = 0.05  # share of an epoch above which waiting for images is worth a word
 
 
 def train(
-    recipe: AnyRecipe,
+    recipe: RunRecipe,
     folder: Path | str,
     *,
     resume: bool = False,
@@ -70,7 +70,7 @@ def train(
 
 
 def _train(
-    recipe: AnyRecipe, run: RunFolder, resume: bool, overwrite: bool, progress: bool, say: Say
+    recipe: RunRecipe, run: RunFolder, resume: bool, overwrite: bool, progress: bool, say: Say
 ) -> dict[str, Any]:
     """Train in this process, with the others of its team if there are any."""
     with join(recipe.train) as team, _held(run, recipe, resume, overwrite, team):
@@ -78,7 +78,7 @@ def _train(
 
 
 def _train_together(
-    recipe: AnyRecipe, run: RunFolder, resume: bool, progress: bool, say: Say, team: DistContext
+    recipe: RunRecipe, run: RunFolder, resume: bool, progress: bool, say: Say, team: DistContext
 ) -> dict[str, Any]:
     """Train as one of a team. Nothing that it builds outlives it, and so nothing the team."""
     say = say if team.first else _nothing
@@ -87,7 +87,7 @@ def _train_together(
     if not recipe.data.dev:
         say("no development split (data.dev is 0): the student that counts is the last epoch's")
     with team.first_ahead():
-        classroom = _build(recipe, say, team)
+        classroom = build_classroom(recipe, say, team)
     begun = run.read_json("environment.json") if resume else {}
     if team.first:
         run.prepare(recipe, fresh=not resume)
@@ -98,7 +98,7 @@ def _train_together(
         say(_sizes(circumstances))
     meter = EpochMeter([mentor.name for mentor in classroom.mentors])
     record = _Record(run, classroom, meter, say)
-    first = FirstLesson(classroom, say)
+    first = FirstLesson(recipe, classroom.student, classroom.method, say)
     divided = team.size > 1 and recipe.train.student_placement == "shard"  # so are its gradients
     classroom.first = None if resume or divided else first
 
@@ -107,21 +107,24 @@ def _train_together(
             first.look(lesson)
         meter.add(lesson)
 
-    fit(
-        classroom,
-        on_lesson=on_lesson,
-        on_epoch=record.epoch if team.first else _nothing,
-        checkpoint=run.checkpoint,
-        resume=resume,
-        progress=progress and team.first,
-        team=team,
-    )
+    try:
+        fit(
+            classroom,
+            on_lesson=on_lesson,
+            on_epoch=record.epoch if team.first else _nothing,
+            checkpoint=run.checkpoint,
+            resume=resume,
+            progress=progress and team.first,
+            team=team,
+        )
+    finally:
+        classroom.mentor_outputs.close()
     return team.broadcast(summarize(run, classroom) if team.first else {})
 
 
 @contextmanager
 def _held(
-    run: RunFolder, recipe: AnyRecipe, resume: bool, overwrite: bool, team: DistContext
+    run: RunFolder, recipe: RunRecipe, resume: bool, overwrite: bool, team: DistContext
 ) -> Iterator[None]:
     """Check and lock the folder, once for the team."""
     if not team.first:
@@ -138,7 +141,7 @@ def _nothing(*_: object) -> None:
 
 
 def _tune(
-    classroom: AnyClassroom, chosen: Mapping[str, Any] | None, team: DistContext
+    classroom: Classroom, chosen: Mapping[str, Any] | None, team: DistContext
 ) -> dict[str, Any]:
     """The way in which each mentor runs, the same in every process that has it."""
     if classroom.recipe.train.mentor_placement == "shard":
@@ -146,14 +149,6 @@ def _tune(
         return {name: way for ways in found for name, way in ways.items()}
     ways = team.broadcast(tune_mentors(classroom, chosen) if team.first else {})
     return ways if team.first else tune_mentors(classroom, ways)
-
-
-def _build(recipe: AnyRecipe, say: Say, team: DistContext) -> AnyClassroom:
-    if isinstance(recipe, Recipe):
-        return build_classroom(recipe, say, team)
-    from classroomkd.engine.pose import build_pose_classroom  # its libraries are an extra
-
-    return build_pose_classroom(recipe, say, team)
 
 
 def _sizes(circumstances: Mapping[str, Any]) -> str:
@@ -168,7 +163,7 @@ def _sizes(circumstances: Mapping[str, Any]) -> str:
     return f"batches of {circumstances['batch_size']}{shared}, learning rate {rate:g}"
 
 
-def _circumstances(classroom: AnyClassroom, team: DistContext) -> dict[str, Any]:
+def _circumstances(classroom: Classroom, team: DistContext) -> dict[str, Any]:
     train = classroom.recipe.train
     return {
         **environment(classroom.device),
@@ -185,19 +180,16 @@ def _circumstances(classroom: AnyClassroom, team: DistContext) -> dict[str, Any]
 class _Record:
     """Writes down each epoch: its row, its student, and the best student so far."""
 
-    def __init__(
-        self, run: RunFolder, classroom: AnyClassroom, meter: EpochMeter, say: Say
-    ) -> None:
+    def __init__(self, run: RunFolder, classroom: Classroom, meter: EpochMeter, say: Say) -> None:
         self.run, self.classroom, self.meter, self.say = run, classroom, meter, say
         self.headline = f"dev_{classroom.headline}"
         self.begun = perf_counter()
         self.extra = classroom.method.extra_epochs
-        self.epochs = classroom.recipe.train.epochs + self.extra
+        self.epochs = classroom.epochs
 
     def epoch(self, number: int, student: Network, lr: float) -> None:
         row, mentors = self.meter.read()
-        mentor_outputs = self.classroom.mentor_outputs
-        if skip_schedule := mentor_outputs and mentor_outputs.skip_schedule:
+        if skip_schedule := self.classroom.mentor_outputs.skip_schedule:
             for mentor, share in zip(mentors, skip_schedule.shares(), strict=True):
                 mentor["asked"] = share
         row["lr"] = lr
@@ -211,7 +203,7 @@ class _Record:
             )
         dev = self.classroom.dev
         if dev is not None:
-            results = self.classroom.evaluate(student, dev)
+            results = self.classroom.task.evaluate(student, dev)
             row |= {f"dev_{name}": value for name, value in results.items()}
         result = row.get(self.headline)
         if result is not None and math.isnan(result):  # nobody to judge by
@@ -219,14 +211,18 @@ class _Record:
         best = max((r[self.headline] for r in self._earlier(number)), default=-1.0)
         self.run.append("metrics.csv", number, [row])
         self.run.append("classroom.csv", number, mentors)
-        self.classroom.save(student, self.run.last, number, result)
+        self._save(student, self.run.last, number, result)
         if result is None or result > best:
-            self.classroom.save(student, self.run.path, number, result)
+            self._save(student, self.run.path, number, result)
         own = number + 1 - self.extra  # the schedule's, which a recipe counts
         if own in self.classroom.recipe.train.snapshot_epochs:
-            self.classroom.save(student, self.run.snapshot(own), number, result)
+            self._save(student, self.run.snapshot(own), number, result)
         self._count_time()
         self.say(self._line(number, row))
+
+    def _save(self, student: Network, folder: Path, number: int, result: float | None) -> None:
+        dataset = self.classroom.train.dataset
+        self.classroom.task.save(student, folder, dataset, number, result)
 
     def _count_time(self) -> None:
         """Add the time since the last epoch to the run's, which a resumed run goes on with."""
@@ -250,26 +246,33 @@ class _Record:
         return line
 
 
-def summarize(run: RunFolder, classroom: AnyClassroom) -> dict[str, Any]:
+def summarize(run: RunFolder, classroom: Classroom) -> dict[str, Any]:
     """Write ``summary.json``: the last and the chosen student, judged on the test set if it may."""
-    loader = classroom.test_views() if classroom.recipe.train.test else None
+    task, loader = classroom.task, None
+    if classroom.recipe.train.test:
+        test_set = task.test_set()
+        for note in test_set.notes:
+            print(note, file=sys.stderr)
+        loader = task.plain_loader(test_set)
     summary: dict[str, Any] = {
         "name": classroom.recipe.name,
+        "task": task.name,
         "method": classroom.recipe.method.name,
         "student": classroom.student.name,
         "seed": classroom.recipe.seed,
         "mentors": [mentor.name for mentor in classroom.mentors],
-        "headline": classroom.headline,
+        "headline": task.headline,
         "test_samples": len(loader.samples()) if loader else 0,
     }
     for key, folder in (("last", run.last), ("best", run.path)):
-        student, epoch, result = classroom.load(folder)
-        summary[key] = {"epoch": epoch, f"dev_{classroom.headline}": result}
+        saved = task.load(folder)
+        student = saved.network.to(classroom.device)
+        summary[key] = {"epoch": saved.epoch, f"dev_{task.headline}": saved.result}
         if loader is None:
             continue
         if key == "best":
-            classroom.illustrate(student, run.path)
-        results = classroom.evaluate(student, loader)
+            task.illustrate(classroom, student, run.path)
+        results = task.evaluate(student, loader)
         summary[key] |= {f"test_{name}": round(value, 4) for name, value in results.items()}
     run.write_json("summary.json", summary)
     return summary

@@ -16,13 +16,10 @@ from typing import Any
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
-from classroomkd.config import AnyRecipe, load_recipe
-from classroomkd.config.error_messages import describe
+from classroomkd.config import RunRecipe, load_recipe, parse_recipe
 from classroomkd.config.fields import snapshot_folder
-from classroomkd.config.schema import Data
-from classroomkd.errors import ClassroomError
+from classroomkd.errors import ClassroomError, RecipeError
 
 Row = Mapping[str, float | int | str]
 LOCK = ".lock"
@@ -71,7 +68,7 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def check(self, recipe: AnyRecipe, *, resume: bool = False, overwrite: bool = False) -> None:
+    def check(self, recipe: RunRecipe, *, resume: bool = False, overwrite: bool = False) -> None:
         """See that nothing is overwritten without being asked, before anything is loaded.
 
         Raises:
@@ -91,7 +88,7 @@ class RunFolder:
                 "or choose another folder with --out"
             )
 
-    def prepare(self, recipe: AnyRecipe, *, fresh: bool) -> None:
+    def prepare(self, recipe: RunRecipe, *, fresh: bool) -> None:
         """Write the recipe; a fresh start first removes an earlier run's files."""
         for path in self._content() if fresh else ():
             if path.name in ("checkpoints", "snapshots"):
@@ -120,7 +117,7 @@ class RunFolder:
     def _content(self) -> list[Path]:
         return list(self.path.iterdir()) if self.path.is_dir() else []
 
-    def _check_resumable(self, recipe: AnyRecipe) -> None:
+    def _check_resumable(self, recipe: RunRecipe) -> None:
         if not self.checkpoint.exists():
             raise ClassroomError(
                 f"{self.checkpoint} does not exist, there is nothing to resume: "
@@ -132,11 +129,11 @@ class RunFolder:
                 " Resume with the same recipe, or start anew with --out"
             )
 
-    def recipe(self) -> AnyRecipe:
+    def recipe(self) -> RunRecipe:
         """The resolved recipe of the run."""
         return load_recipe(self.path / "recipe.yaml", resolved=True)
 
-    def changes(self, recipe: AnyRecipe) -> list[str]:
+    def changes(self, recipe: RunRecipe) -> list[str]:
         """What in a recipe differs from the run's, but for where it is trained.
 
         Files and folders are the same however their paths are written.
@@ -156,13 +153,20 @@ class RunFolder:
             raise ClassroomError(f"{path} cannot be read: {error}") from error
         return raw
 
-    def data(self) -> Data:
-        """What the run's recipe says about data: all that evaluation needs of it."""
+    def evaluation_recipe(self) -> RunRecipe:
+        """The run's recipe as evaluation needs it: its mentors, bank and first weights may be gone.
+
+        Raises:
+            ClassroomError: if the folder is no run, or its data are not there.
+        """
+        raw = self.raw()
+        student = {key: raw["student"][key] for key in raw["student"] if key != "checkpoint"}
+        alone = {"mentors": [], "method": {"name": "none"}, "bank": None, "student": student}
+        path = str(self.path / "recipe.yaml")
         try:
-            return Data.model_validate(self.raw()["data"])
-        except ValidationError as error:
-            mistakes = "; ".join(f"data.{describe(item)}" for item in error.errors())
-            raise ClassroomError(f"{self.path / 'recipe.yaml'}: {mistakes}") from error
+            return parse_recipe({**raw, **alone}, path, resolved=True)
+        except RecipeError as error:
+            raise ClassroomError(f"{path}: {'; '.join(error.mistakes)}") from error
 
     def write(self, name: str, text: str) -> None:
         """Write a text file atomically."""

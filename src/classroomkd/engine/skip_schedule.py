@@ -3,7 +3,6 @@
 ``M`` mentors.
 """
 
-import torch
 from torch import Tensor
 
 from classroomkd.core import Lesson
@@ -68,8 +67,3 @@ class SkipSchedule:
             for place, (share, heard) in enumerate(zip(taught, self._counted, strict=True))
         ]
         self._taught, self._counted = None, [0] * len(self.present)
-
-
-def silence(batch: int, classes: int, device: torch.device) -> Tensor:
-    """Logits ``[B, C]`` of a mentor that was not asked: the classroom lets such a one not teach."""
-    return torch.full((batch, classes), torch.nan, device=device)

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from classroomkd.core import Lesson
-from classroomkd.data import Batch
+from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.devices import SINGLE_PROCESS, DistContext
 from classroomkd.engine.devices.sharding import (
     average_whole,
@@ -29,7 +29,7 @@ from classroomkd.engine.devices.sharding import (
     whole_weights,
 )
 from classroomkd.engine.optim import build_optimizer, build_schedule
-from classroomkd.engine.protocol import AnyClassroom
+from classroomkd.engine.step import training_step
 from classroomkd.errors import ClassroomError
 from classroomkd.models import Network, deployable
 
@@ -42,7 +42,7 @@ class LessonModule(L.LightningModule):
     Frozen mentors stay outside its module tree.
     """
 
-    def __init__(self, classroom: AnyClassroom, on_lesson: Callable[[Lesson], None]) -> None:
+    def __init__(self, classroom: Classroom, on_lesson: Callable[[Lesson], None]) -> None:
         super().__init__()
         self.student = classroom.student
         self.method = classroom.method
@@ -51,9 +51,9 @@ class LessonModule(L.LightningModule):
         # Closures: a copy of this module, such as a running average of it, shares what they hold.
         self._on_lesson, self._classroom = on_lesson, lambda: classroom
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One lesson."""
-        lesson = self._classroom().training_step(batch)
+        lesson = training_step(self._classroom(), batch)
         self._on_lesson(lesson)
         self.latest = lesson.loss.detach()
         return lesson.loss
@@ -109,7 +109,7 @@ class ShardedLessonModule(LessonModule):
     """
 
     def __init__(
-        self, classroom: AnyClassroom, on_lesson: Callable[[Lesson], None], team: DistContext
+        self, classroom: Classroom, on_lesson: Callable[[Lesson], None], team: DistContext
     ) -> None:
         super().__init__(classroom, on_lesson)
         copy = deepcopy(self.student).cpu() if team.first else None
@@ -184,7 +184,7 @@ class _EpochEnd(Callback):
 
 
 def fit(
-    classroom: AnyClassroom,
+    classroom: Classroom,
     *,
     on_lesson: Callable[[Lesson], None],
     on_epoch: EpochEnd,
@@ -217,7 +217,7 @@ def fit(
     callbacks.append(_EpochEnd(on_epoch, checkpoint, average))
     trainer = _quiet_trainer(
         **_places(classroom.device, team, sharded),
-        max_epochs=train.epochs + classroom.method.extra_epochs,
+        max_epochs=classroom.epochs,
         gradient_clip_val=train.clip,
         callbacks=callbacks,
         enable_progress_bar=progress,

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from classroomkd.engine.protocol import AnyClassroom
+from classroomkd.engine.classroom import Classroom
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.tuning import (
     Choice,
@@ -23,7 +23,7 @@ COMPILABLE_ELSEWHERE = 20_000  # a GPU's compiler takes longer
 
 
 def tune_mentors(
-    classroom: AnyClassroom, chosen: Mapping[str, Any] | None = None
+    classroom: Classroom, chosen: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Let each frozen mentor run in its fastest way, found by a short measurement or known before.
 
@@ -40,10 +40,10 @@ def tune_mentors(
     if classroom.device.type == "cpu":
         keep_freed_memory()
     train = classroom.recipe.train
-    steps = (train.epochs + classroom.method.extra_epochs) * len(classroom.train)
+    steps = classroom.epochs * len(classroom.train)
     if not train.tune or steps < WORTHWHILE:
         return {}
-    example = example_images(classroom)
+    example = example_inputs(classroom)
     return tune(live_mentors(classroom), example, train.precision, steps, chosen)
 
 
@@ -64,15 +64,14 @@ def tune(
     return ways
 
 
-def live_mentors(classroom: AnyClassroom) -> list[Mentor]:
+def live_mentors(classroom: Classroom) -> list[Mentor]:
     """The frozen mentors that may have to be run here, and stay on their device."""
-    networks = [m for m in classroom.mentors if isinstance(m, Mentor)]  # not those of poses
-    return [m for m in networks if m.here and not m.learns and not m.offloaded]
+    return [m for m in classroom.mentors if m.here and not m.learns and not m.offloaded]
 
 
-def example_images(classroom: AnyClassroom) -> Tensor:
-    """The first batch of views."""
-    return next(iter(classroom.train)).images
+def example_inputs(classroom: Classroom) -> Tensor:
+    """Of the first batch of views."""
+    return next(iter(classroom.train))[0]
 
 
 def choose(mentor: Mentor, example: Tensor, precision: Precision, steps: int) -> Choice:

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.mentor_outputs import outputs
 from classroomkd.engine.optim import build_optimizer
-from classroomkd.engine.precision import autocast
-from classroomkd.engine.views import EVALUATION_BATCH
-from classroomkd.methods import Outputs
+from classroomkd.engine.step import training_step
 from classroomkd.models import deployable
 
 STEPS = 7  # that are timed
-PARTS = ("views", "mentors", "student", "loss")  # of a step
+PARTS = ("views", "mentors", "student", "loss", "update")
+"""Of a step: what the student says, what the method makes of it, and its gradients and update."""
 EVALUATION = "evaluation"
+EVALUATION_BATCH = 512
 
 
 class Watch:
@@ -58,46 +57,34 @@ def watch_steps(classroom: Classroom) -> Watch:
     """Hold some lessons, in which the student learns, and run it as an evaluation does.
 
     Returns:
-        Times of a step's `PARTS`, and of the `EVALUATION` of as many images as
-        `evaluation_images` says. Of mentors that train along, the mentors' part is what they say,
-        and the loss contains what they learn.
+        Times of a step's `PARTS`, and of the `EVALUATION` of as many samples as
+        `evaluation_samples` says. Of mentors that train along, the mentors' part is what they say,
+        and the update contains what they learn.
     """
     student, method, train = classroom.student, classroom.method, classroom.recipe.train
-    learning = [place for place, mentor in enumerate(classroom.mentors) if mentor.learns]
     optimizer = build_optimizer([*student.parameters(), *method.parameters()], train)
-    classroom.begin_epoch(0)
-    watch, images = Watch(classroom.device), torch.empty(0)
+    classroom.begin_epoch(0, store=False)
+    watch, batch = Watch(classroom.device), None
     for batch in islice(classroom.train, STEPS):
         watch.lap("views")
-        with autocast(classroom.device, train.precision):
-            taught = classroom.mentor_outputs(batch)
-        watch.lap("mentors")
-        with autocast(classroom.device, train.precision):
-            learnt = outputs(student, batch.images, method)
-        learnt.logits.float().logsumexp(1).mean().backward()
+        lesson = training_step(classroom, batch, watch.lap)
+        lesson.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        watch.lap("student")
-        features = {name: f.detach().requires_grad_() for name, f in learnt.features.items()}
-        shown = Outputs(learnt.logits.detach().requires_grad_(), features)
-        loss = method(shown, taught, batch.target, batch.index).loss
-        if learning:
-            loss = loss + method.peer_loss(shown, taught, learning, batch.target)
-        loss.backward()
-        watch.lap("loss")
-        images = batch.images
-    _evaluate(classroom, images, watch)
+        watch.lap("update")
+    if batch is not None:
+        _evaluate(classroom, batch[0], watch)
     return watch
 
 
-def evaluation_images(classroom: Classroom) -> int:
-    """How many images an evaluation runs at once, at most."""
-    return min(EVALUATION_BATCH, len(classroom.train.image_set))
+def evaluation_samples(classroom: Classroom) -> int:
+    """How many samples an evaluation runs at once, at most."""
+    return min(EVALUATION_BATCH, len(classroom.train.dataset))
 
 
-def _evaluate(classroom: Classroom, images: Tensor, watch: Watch) -> None:
-    count = evaluation_images(classroom)
-    many = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
+def _evaluate(classroom: Classroom, inputs: Tensor, watch: Watch) -> None:
+    count = evaluation_samples(classroom)
+    many = inputs.repeat(-(-count // len(inputs)), *(1 for _ in inputs.shape[1:]))[:count]
     network = deployable(classroom.student, classroom.method).eval()
     with torch.inference_mode():
         for _ in range(2):  # the first may find out how to run the network

@@ -4,6 +4,7 @@ A method turns what student and mentors said about a batch into a `Lesson`. Shap
 ``B`` samples, ``C`` classes.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.core import Lesson, Signals, make_lesson, make_signals
-from classroomkd.core.divergence import cross_entropy
-from classroomkd.core.filter import score_mentors
-from classroomkd.core.lesson import squeeze_groups
+from classroomkd.core.filter import score_mentors, unit_mean
+from classroomkd.core.lesson import labels, squeeze_groups
+from classroomkd.core.signals import Blocks
 from classroomkd.methods.heads import Head
 
 
@@ -24,14 +25,72 @@ class Outputs:
     """What a network says about a batch.
 
     Attributes:
-        logits: ``[B, C]``.
+        logits: ``[B, C]``; where samples have units, ``[B, U, K]`` of their first block.
         features: its stage features by name, for methods that ask for them.
         classifier: its last layer, from the pooled feature to the logits, where it has one.
+        more: further blocks ``[B, U, K]``, where units have several categorical axes.
+        extras: what else the task reads, by name, such as decoded points: ``[B, ...]``.
+        mask: ``[U]`` bool, the units that it speaks about; None for all.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
     classifier: nn.Linear | None = None
+    more: tuple[Tensor, ...] = ()
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
+
+    @property
+    def blocks(self) -> tuple[Tensor, ...]:
+        """The logits of every block."""
+        return self.logits, *self.more
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Outputs":
+        """The same with a function of each tensor, whose rows are samples."""
+        return replace(
+            self,
+            logits=function(self.logits),
+            features={name: function(value) for name, value in self.features.items()},
+            more=tuple(map(function, self.more)),
+            extras={name: function(value) for name, value in self.extras.items()},
+        )
+
+
+def read_outputs(
+    network: Any, inputs: Any, *, features: bool = False, preactivations: bool = False
+) -> Outputs:
+    """What a network of classes says about inputs.
+
+    Args:
+        network: inputs to logits; with ``features``, it has ``forward_stages``.
+        inputs: of a batch.
+        features: whether to tell its stage features, and its classifier.
+        preactivations: whether to tell features before their last ReLU, too.
+
+    Raises:
+        ValueError: if the network shows no features.
+    """
+    if not features:
+        return Outputs(network(inputs))
+    stages = shown_stages(network, inputs, preactivations)
+    return Outputs(stages.pop("logits"), stages, getattr(network, "classifier", None))
+
+
+def shown_stages(network: Any, inputs: Any, preactivations: bool) -> dict[str, Any]:
+    """The stage features of a network by name, and its ``logits``.
+
+    Raises:
+        ValueError: if it shows none.
+    """
+    name = getattr(network, "name", type(network).__name__)
+    if not hasattr(network, "forward_stages"):
+        raise ValueError(f"{name} shows no features: it has no forward_stages")
+    if not preactivations:
+        return dict(network.forward_stages(inputs))
+    known = inspect.signature(network.forward_stages).parameters
+    if not {"preactivations", "options"} & known.keys():
+        raise ValueError(f"{name} does not show its stages before their last ReLU")
+    return dict(network.forward_stages(inputs, preactivations=True))
 
 
 _COUNTS = {"nobody": 0, "one": 1, "all": "many"}
@@ -63,7 +122,8 @@ class Method(nn.Module):
             `outer_step`, which is called after each lesson, before the student takes its step.
         views: how many views of each sample it wants in a batch: first all samples in one view,
             then all in the next.
-        takes_units: whether samples may have units (joints, tokens): it reads logits alone, then.
+        takes_units: whether samples may have units (joints, tokens): it reads blocks of logits, or
+            features, but no logits ``[B, C]`` or classes.
         own_task: the task of poses (``"mse"``, ``"ce"``) without which it would be another method;
             None where any will do.
         extra_epochs: how many epochs it wants before the run's own, at the run's learning rate; the
@@ -197,7 +257,12 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not implement lesson()")
 
     def peer_loss(
-        self, student: Outputs, mentors: Sequence[Outputs], trained: Sequence[int], target: Tensor
+        self,
+        student: Outputs,
+        mentors: Sequence[Outputs],
+        trained: Sequence[int],
+        target: Tensor,
+        signals: "Callable[[Outputs, Sequence[Outputs]], Signals] | None" = None,
     ) -> Tensor:
         """The loss of the mentors that train along: each learns from all others as a student does.
 
@@ -206,12 +271,15 @@ class Method(nn.Module):
             mentors: what its mentors say; with gradient where they train along.
             trained: their places among the mentors, at least one.
             target: ``[B]``.
+            signals: of a task, from what one of them says as a student, and from all others; as in
+                classification if left out.
         """
+        if signals is None:
+            signals = lambda own, others: outputs_as_signals([own, *others], target)  # noqa: E731
         losses = []
         for place in trained:
             others = [student, *mentors[:place], *mentors[place + 1 :]]
-            signals = outputs_as_signals([mentors[place], *others], target)
-            losses.append(self.lesson(signals).loss)
+            losses.append(self.lesson(signals(mentors[place], others)).loss)
         return torch.stack(losses).sum()
 
 
@@ -253,17 +321,25 @@ def _own_rank(signals: Signals) -> tuple[Tensor, Tensor] | None:
     return own, others[:0]
 
 
+def _needed(target: Blocks | None) -> Blocks:
+    if target is None:
+        raise ValueError("this method needs labels: give a target")
+    return target
+
+
 def feature_lesson(signals: Signals, mentor_loss: Tensor, task_weight: float = 1.0) -> Lesson:
-    """The lesson of a cross-entropy and of terms that a method has computed by itself.
+    """The lesson of the student's own loss and of terms that a method has computed by itself.
 
     Args:
-        signals: of samples without units.
+        signals: of the batch, with a target.
         mentor_loss: of each mentor, weight included: ``[M, B]``, or ``[M]`` where it relates
             samples to each other.
-        task_weight: of the cross-entropy; 0 leaves it out.
+        task_weight: of its own loss; 0 leaves it out.
     """
-    logits = signals.outputs[0].logits
+    # Without units, of what the term is made of, so that gradients add up in one order.
+    own = signals.student if signals.has_units else (signals.outputs[0].logits.unsqueeze(1),)
     # A gradient of 0 would let weight decay and momentum move what nothing teaches; none does not.
-    logits = logits if task_weight else logits.detach()
-    task_loss = task_weight * cross_entropy(logits, signals.label)
+    own = own if task_weight else tuple(block.detach() for block in own)
+    loss = (signals.task_loss or labels)(own, _needed(signals.target))
+    task_loss = task_weight * unit_mean(loss, signals.unit_weight)
     return squeeze_groups(make_lesson(score_mentors(signals), task_loss, mentor_loss))

@@ -4,12 +4,10 @@ Shapes: ``M`` mentors, ``B`` samples.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import AfterValidator
-from torch import Tensor, nn
+from torch import Tensor
 
 from classroomkd.core import ClassroomLoss, Lesson, Signals
 from classroomkd.core.filter import Group
@@ -19,30 +17,8 @@ from classroomkd.methods.confidence import confidence_weight
 from classroomkd.methods.divergences import DivergenceName, logit_transform, named_divergence
 from classroomkd.methods.multi import entropy_weight
 from classroomkd.methods.options import Weight
-from classroomkd.methods.registry import (
-    create_method,
-    method_class,
-    option_errors,
-    register_method,
-)
-
-
-def _named(also: str | dict[str, Any]) -> dict[str, Any]:
-    """A method of one mentor with its options, checked."""
-    chosen = {"name": also} if isinstance(also, str) else also
-    if "name" not in chosen:
-        raise ValueError(
-            "give the name of a method, or its name and options: {name: at, weight: 500}"
-        )
-    name, options = chosen["name"], {k: v for k, v in chosen.items() if k != "name"}
-    if method_class(name).num_mentors != 1:
-        raise ValueError(f"{name} is no method of one mentor, which each active one could teach by")
-    if mistakes := option_errors(name, options):
-        raise ValueError("; ".join(f"{option}: {text}" for option, text in mistakes.items()))
-    if create_method(name, **options).extra_epochs:
-        raise ValueError(f"{name} in a classroom has no epochs of its own: leave out init_epochs")
-    return chosen
-
+from classroomkd.methods.registry import register_method
+from classroomkd.methods.second import Also, SecondMethod, chosen_method
 
 Ablation = Literal["no_filter", "no_mentoring", "dtkd"]
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -86,11 +62,8 @@ def accuracy_prior(accuracy: Tensor) -> Tensor:
     return len(accuracy) * torch.softmax(accuracy / 5.0, dim=0)
 
 
-Also = Annotated[str | dict[str, Any], AfterValidator(_named)]
-
-
 @register_method("classroom")
-class Classroom(Method):
+class ClassroomKD(Method):
     r"""ClassroomKD: only mentors that do better teach, each as softly as its gap is wide.
 
     The loss and the meaning of the options are those of `classroomkd.classroom_loss`. With
@@ -140,7 +113,7 @@ class Classroom(Method):
     Strategies, 2024. ``also`` is ours.
 
     Example:
-        >>> create_method("classroom", divergence="dist", also="fitnets").needs_features
+        >>> ClassroomKD(divergence="dist", also="fitnets").needs_features
         True
     """
 
@@ -192,19 +165,16 @@ class Classroom(Method):
         }
         self.loss = ClassroomLoss(**_ablated(options, ablation))
         self.needs_accuracy = prior is not None
-        self.also = None if also is None else _named(also)
-        self.takes_units = also is None
-        self.second = nn.ModuleList()
-        if self.also is not None:
-            second = method_class(self.also["name"])
+        self.second = None if also is None else SecondMethod(**chosen_method(also))
+        self.takes_units = self.second is None or self.second.wants.takes_units
+        if self.second is not None:
+            wants = self.second.wants
             self.mutual = False
-            self.needs_features = second.needs_features
-            self.needs_preactivations = second.needs_preactivations
-            self.needs_index = second.needs_index
-            self.soft_targets = second.soft_targets
-            self.views = second.views
-        self._roll: tuple[Tensor, Tensor] | None = None
-        self._epoch = 0, 1
+            self.needs_features = wants.needs_features
+            self.needs_preactivations = wants.needs_preactivations
+            self.needs_index = wants.needs_index
+            self.soft_targets = wants.soft_targets
+            self.views = wants.views
 
     def set_accuracy(self, accuracy: Sequence[float]) -> None:
         """Weigh each mentor by its accuracy; see `accuracy_prior`."""
@@ -212,26 +182,18 @@ class Classroom(Method):
 
     def on_train_set(self, index: Tensor, target: Tensor) -> None:
         """Keep the training set for the second method, until `setup`."""
-        self._roll = index, target
+        if self.second is not None:
+            self.second.on_train_set(index, target)
 
     def setup(self, student: Outputs, mentors: Sequence[Outputs]) -> None:
         """Build the second method, one to a mentor."""
-        if self.also is None:
-            return
-        second = [create_method(**self.also) for _ in mentors]
-        for method, mentor in zip(second, mentors, strict=True):
-            if self._roll is not None:
-                method.on_train_set(*self._roll)
-            method.setup(student, [mentor])
-            method.begin_epoch(*self._epoch)
-        self._roll = None
-        self.second = nn.ModuleList(second)
+        if self.second is not None:
+            self.second.setup(student, mentors)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Tell the second method."""
-        self._epoch = epoch, epochs
-        for method in self._methods():
-            method.begin_epoch(epoch, epochs)
+        if self.second is not None:
+            self.second.begin_epoch(epoch, epochs)
 
     def lesson(self, signals: Signals) -> Lesson:
         """`classroom_loss` on the logits, and what the second method adds."""
@@ -240,24 +202,4 @@ class Classroom(Method):
                 "prior='accuracy' needs the mentors' accuracies: call method.set_accuracy(percents)"
             )
         lesson = self.loss.lesson(signals)
-        mentors = signals.outputs[1:]
-        if self.also is None or not mentors:
-            return lesson
-        if len(self.second) != len(mentors):
-            what = f"{self.also['name']} for {len(self.second)} mentors"
-            raise self.not_set_up(f"has {what} instead of {len(mentors)}")
-        share = lesson.active * lesson.weight
-        terms = torch.stack(
-            [
-                share[place] * method.term(signals.outputs[0], mentor, signals.label, signals.index)
-                for place, (method, mentor) in enumerate(zip(self._methods(), mentors, strict=True))
-            ]
-        )
-        return replace(
-            lesson,
-            loss=lesson.loss + terms.sum(0).mean(),
-            mentor_loss=lesson.mentor_loss + terms.detach(),
-        )
-
-    def _methods(self) -> list[Method]:
-        return [method for method in self.second if isinstance(method, Method)]
+        return lesson if self.second is None else self.second.added_to(lesson, signals)

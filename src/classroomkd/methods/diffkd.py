@@ -68,6 +68,7 @@ class DiffKD(FeatureMethod):
     title = "DiffKD"
     year = 2023
     kind = "diffusion"
+    takes_units = False
     adapts = True
     last_alone = True
 

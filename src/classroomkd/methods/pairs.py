@@ -145,6 +145,7 @@ class FeatureMethod(SingleMethod):
 
     kind = "feature"
     needs_features = True
+    takes_units = True
     adapts = False
     last_alone = False
 

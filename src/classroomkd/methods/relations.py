@@ -22,6 +22,7 @@ class PooledRelation(SingleMethod):
     """A method that compares how samples relate in the pooled features; see `relation`."""
 
     kind = "relation"
+    takes_units = True
     needs_features = True
 
     def __init__(self, weight: float) -> None:

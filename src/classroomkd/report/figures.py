@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from classroomkd.report.read import RunRecord
-from classroomkd.report.svg import LIGHT, STYLE, to_svg
 from classroomkd.report.words import number
+from classroomkd.svg import LIGHT, STYLE, to_svg
 from classroomkd.tasks import result_title
 
 DASHES = ((), (6, 2), (1.5, 1.5), (6, 1.5, 1.5, 1.5))

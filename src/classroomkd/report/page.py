@@ -11,7 +11,6 @@ from classroomkd.report import words
 from classroomkd.report.facts import environment_facts, protocol_facts
 from classroomkd.report.figures import DASHES, learning_curves, mentor_charts
 from classroomkd.report.read import RunRecord, read_runs
-from classroomkd.report.svg import LIGHT
 from classroomkd.report.table import (
     DASH,
     StudentRow,
@@ -21,6 +20,7 @@ from classroomkd.report.table import (
     what_differs,
 )
 from classroomkd.report.template import fill, replace_page
+from classroomkd.svg import LIGHT
 from classroomkd.tasks import result_title
 
 PICTURES = "pictures.json"
@@ -133,9 +133,10 @@ def _albums(records: Sequence[RunRecord]) -> list[tuple[RunRecord, list[Markup]]
     shown = [(r, f"album{n}") for n, r in enumerate(records) if (r.path / PICTURES).is_file()]
     if not shown:
         return []
-    from classroomkd.report.album import pose_pictures  # it needs torch
+    from classroomkd.tasks.registry import USUAL, task_class  # tasks need torch
 
-    return [(r, [Markup(svg) for svg in pose_pictures(r.path, prefix)]) for r, prefix in shown]
+    drawn = ((r, task_class(r.recipe.get("task", USUAL)).figures(r.path, at)) for r, at in shown)
+    return [(record, [Markup(svg) for svg in pictures]) for record, pictures in drawn]
 
 
 def _section(record: RunRecord, prefix: str, slots: dict[str, int]) -> Section:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
@@ -193,13 +194,13 @@ def _checked_summary(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _roles(recipe: dict[str, Any], heard: Sequence[str]) -> dict[str, str]:
-    from classroomkd.config import MentorRecipe
-    from classroomkd.mentors import mentor_names
+    from classroomkd.config import mentor_names
 
     entries = [
-        MentorRecipe.model_construct(
+        SimpleNamespace(
             run=Path(entry["run"]) if entry.get("run") else None,
             epoch=entry.get("epoch"),
+            outputs=Path(entry["outputs"]) if entry.get("outputs") else None,
             model=entry.get("model"),
             name=entry.get("name"),
         )

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from classroomkd.report.answer import is_settled
-from classroomkd.report.svg import LIGHT, STYLE, to_svg
 from classroomkd.statistics import Sample, signed
 from classroomkd.suite.comparison import Compared
 from classroomkd.suite.search import Trial
+from classroomkd.svg import LIGHT, STYLE, to_svg
 
 GREY = LIGHT[-1]
 WIDTH = 4.2  # inches: text stays legible on a telephone, where drawings are as wide as the page

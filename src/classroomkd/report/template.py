@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from classroomkd.errors import ClassroomError
-from classroomkd.report.svg import DARK, LIGHT
+from classroomkd.svg import DARK, LIGHT
 
 
 def fill(template: str, **values: Any) -> str:

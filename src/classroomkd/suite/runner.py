@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from enum import StrEnum
 from pathlib import Path
 
-from classroomkd.config.reading import AnyRecipe
+from classroomkd.config.schema import RunRecipe
 from classroomkd.config.search import shortened
 from classroomkd.config.suite import PlannedRun, Suite, recipes_of
 from classroomkd.engine.run import train
@@ -101,7 +101,7 @@ def foresee(
     return [*lines, f"{total:4d} epochs in all"]
 
 
-def _epochs_left(run: PlannedRun, recipe: AnyRecipe, state: State) -> int:
+def _epochs_left(run: PlannedRun, recipe: RunRecipe, state: State) -> int:
     if state is State.DONE:
         return 0
     done = RunFolder(run.folder).read_csv("metrics.csv") if state is State.BEGUN else ()
@@ -111,7 +111,7 @@ def _epochs_left(run: PlannedRun, recipe: AnyRecipe, state: State) -> int:
     return before + epochs - len({row["epoch"] for row in done})
 
 
-def _command(run: PlannedRun, recipe: AnyRecipe, state: State) -> str:
+def _command(run: PlannedRun, recipe: RunRecipe, state: State) -> str:
     overrides = list(run.overrides)
     try:
         overrides += options_of(run)

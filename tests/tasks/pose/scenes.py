@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from classroomkd.data.pose import PersonSet, joint_set, load_persons
-from classroomkd.models.pose.codec import (
+from classroomkd.tasks.pose.data import PersonSet, joint_set, load_persons
+from classroomkd.tasks.pose.models.codec import (
     Codec,
     HeatmapCodec,
     SimCCCodec,
     heatmap_codec,
     simcc_codec,
 )
-from classroomkd.models.pose.grid import Grid
-from classroomkd.models.pose.network import PoseNetwork
+from classroomkd.tasks.pose.models.grid import Grid
+from classroomkd.tasks.pose.models.network import PoseNetwork
 
 CODECS = {
     "heatmap": heatmap_codec,

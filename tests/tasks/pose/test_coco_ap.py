@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from classroomkd.errors import ClassroomError
-from classroomkd.tasks.pose import evaluate_coco, evaluate_file, write_results
-from classroomkd.tasks.pose.coco_ap import (
+from classroomkd.tasks.pose.metrics import evaluate_coco, evaluate_file, write_results
+from classroomkd.tasks.pose.metrics.coco_ap import (
     NUMBERS,
     coco_results,
     coco_truth,

@@ -6,10 +6,10 @@ from functools import cache
 import pytest
 import torch
 
-from classroomkd.data.pose import PoseLoader, PoseViews
 from classroomkd.errors import ClassroomError
-from classroomkd.tasks.pose import Predictions, evaluate_pose, judge_pose, predictions
-from classroomkd.tasks.pose.coco_ap import coco_truth
+from classroomkd.tasks.pose.data import PoseLoader, PoseViews
+from classroomkd.tasks.pose.metrics import Predictions, evaluate_pose, judge_pose, predictions
+from classroomkd.tasks.pose.metrics.coco_ap import coco_truth
 from tests.tasks.pose.scenes import CODECS, Oracle, make_persons, real_persons, write_images
 
 SIZES = [(64, 64), (96, 72), (128, 96)]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from classroomkd.tasks.pose import oks, oks_divergence, oks_nms, person_oks
+from classroomkd.tasks.pose.metrics import oks, oks_divergence, oks_nms, person_oks
 from tests.tasks.pose.scenes import make_persons
 
 

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from classroomkd.tasks.pose import pck
-from classroomkd.tasks.pose.pck import judge_pck, pck_rules, segment
+from classroomkd.tasks.pose.metrics import pck
+from classroomkd.tasks.pose.metrics.pck import judge_pck, pck_rules, segment
 from tests.tasks.pose.scenes import make_persons
 
 

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
-from classroomkd.data import Batch
 from classroomkd.engine.devices.gather import GatherForOneLoss, all_gather
 from classroomkd.engine.devices.norm import JointBatchNorm
 from classroomkd.errors import ClassroomError
@@ -86,12 +85,6 @@ class DistContext:
             parts = all_gather(own, self.size)
         by_view = parts.unflatten(1, (views, -1)).transpose(0, 1)
         return by_view.flatten(0, 2)
-
-    def complete(self, batch: Batch, views: int = 1) -> Batch:
-        """A batch with targets and numbers of all samples, and images of this process's part."""
-        return batch._replace(
-            target=self.gather(batch.target, views), index=self.gather(batch.index, views)
-        )
 
     def normalising(self) -> AbstractContextManager[Any]:
         """A context in which networks in training normalise as the recipe says."""

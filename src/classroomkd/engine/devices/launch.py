@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from classroomkd.config.schema import Train
+from classroomkd.config.training import Train
 from classroomkd.engine.devices.context import SINGLE_PROCESS, DistContext
 from classroomkd.errors import ClassroomError
 

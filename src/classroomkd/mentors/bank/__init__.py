@@ -1,8 +1,17 @@
 """The bank: mentor outputs that are computed once, and stored by view and sample."""
 
-from classroomkd.mentors.bank.encoding import Encoded, bytes_per_sample, decode, encode, rows
+from classroomkd.mentors.bank.encoding import (
+    Encoded,
+    bytes_per_sample,
+    check_range,
+    decode,
+    decode_outputs,
+    encode,
+    encode_outputs,
+    rows,
+)
 from classroomkd.mentors.bank.keys import differences, mentor_key, view_key
-from classroomkd.mentors.bank.mentor_store import MentorStore, Stored, folder_size
+from classroomkd.mentors.bank.mentor_store import MentorStore, Stored, ViewWriter, folder_size
 from classroomkd.mentors.bank.shards import (
     DamagedShardError,
     Shard,
@@ -20,10 +29,14 @@ __all__ = [
     "Shard",
     "MentorStore",
     "Stored",
+    "ViewWriter",
     "bytes_per_sample",
+    "check_range",
     "decode",
+    "decode_outputs",
     "differences",
     "encode",
+    "encode_outputs",
     "folder_size",
     "mentor_key",
     "merge",

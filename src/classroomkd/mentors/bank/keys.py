@@ -3,17 +3,16 @@
 ``C`` classes of the data.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from classroomkd.errors import ClassroomError
+from classroomkd.mentors.mentor import Adapter, ClassOrder, fingerprint
 
 Key = Mapping[str, Any]
 
@@ -55,9 +54,13 @@ def view_key(
 
 
 def mentor_key(
-    network: nn.Module, *, class_map: Tensor | None = None, precision: str
+    network: nn.Module,
+    *,
+    class_map: Tensor | None = None,
+    precision: str,
+    adapter: Adapter | None = None,
 ) -> dict[str, str]:
-    """The key of a mentor's outputs: architecture, weights, class order and precision.
+    """The key of a mentor's outputs: architecture, weights, adapter and precision.
 
     It depends neither on the device nor on the memory format.
 
@@ -65,17 +68,17 @@ def mentor_key(
         network: with its normalisation among its weights and buffers.
         class_map: ``[C]`` int64, as in `Mentor`; None if the orders are the same.
         precision: ``"fp32"`` or ``"bf16"``.
+        adapter: in place of ``class_map``, as in `Mentor`.
 
     >>> key = mentor_key(nn.Linear(2, 2), precision="fp32")
     >>> key["architecture"], key["classes"], len(key["weights"])
     ('Linear', 'as the data', 64)
     """
     name = getattr(network, "name", None)
-    order = None if class_map is None else _fingerprint({"class_map": class_map})
     return {
         "architecture": name if isinstance(name, str) else type(network).__name__,
-        "weights": _fingerprint(network.state_dict()),
-        "classes": order or "as the data",
+        "weights": fingerprint(network.state_dict()),
+        **(adapter or ClassOrder(class_map)).key(),
         "precision": precision,
     }
 
@@ -117,14 +120,3 @@ def read_key(path: Path) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:16]}..."
-
-
-def _fingerprint(tensors: Mapping[str, Any]) -> str:
-    """SHA-256 of names, types, shapes and contents; what is no tensor is left out."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        if isinstance(tensor, Tensor):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            plain = tensor.detach().cpu().contiguous().flatten()
-            digest.update(plain.view(torch.uint8).numpy().data)
-    return digest.hexdigest()

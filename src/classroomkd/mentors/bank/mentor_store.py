@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from classroomkd.errors import ClassroomError
+from classroomkd.mentors.bank.encoding import Encoded
 from classroomkd.mentors.bank.keys import Key
 from classroomkd.mentors.bank.shards import (
     PART,
@@ -19,7 +25,9 @@ from classroomkd.mentors.bank.shards import (
     read_shard,
     serialise,
     write_bytes,
+    writing,
 )
+from classroomkd.mentors.bank.writer import ShardWriter
 
 if TYPE_CHECKING:
     from classroomkd.mentors.bank.store import Bank
@@ -34,6 +42,45 @@ class Stored:
     samples: int
     bytes: int
     damaged: int
+
+
+class ViewWriter:
+    """Writes what a mentor says about a view, from its first batch on; see `MentorStore.begin`.
+
+    Args:
+        path: of the file in the making.
+        index: ``[n]`` int64, the samples that will be written.
+        room: of the bank.
+    """
+
+    def __init__(
+        self, path: Path, index: Tensor, room: Callable[[Path, int], AbstractContextManager]
+    ) -> None:
+        self.path, self._index, self._room = path, index, room
+        self._shard: ShardWriter | None = None
+
+    def write(self, index: Tensor, stored: Encoded) -> None:
+        """Write some samples; tensors are on the host."""
+        with writing(self.path):
+            if self._shard is None:
+                each = sum(tensor.nbytes for tensor in stored.values()) / max(len(index), 1)
+                with self._room(self.path, round((each + 8) * len(self._index))):
+                    self._shard = ShardWriter(self.path, self._index, stored)
+            self._shard.write(index, stored)
+
+    def finish(self) -> bool:
+        """Whether all samples were written; then the file is a shard."""
+        if self._shard is None or not self._shard.complete:
+            return False
+        self._shard.finish()
+        return True
+
+    def abandon(self) -> None:
+        """Remove what is left of the file."""
+        if self._shard is not None:
+            self._shard.close()
+        with suppress(OSError):
+            self.path.unlink()
 
 
 class MentorStore:
@@ -95,6 +142,45 @@ class MentorStore:
             with self._bank.room(path, len(data)):
                 write_bytes(path, data)
 
+    @contextmanager
+    def begin(self, view: int, index: Tensor) -> Iterator[ViewWriter | None]:
+        """A writer of what the mentor will say about a view; None if another is at it already.
+
+        At the end of the context, what was written is added to what is stored if it is complete,
+        and else forgotten.
+
+        Args:
+            view: its number.
+            index: ``[n]`` int64, the samples that will be written, strictly increasing.
+
+        Raises:
+            ClassroomError: as for `save`; a lack of room is met with the first batch.
+        """
+        path = self._path(view)
+        with self.claim(view) as mine:
+            if not mine:
+                yield None
+                return
+            writer = ViewWriter(path.with_name(path.name + PART), index, self._bank.room)
+            self._bank.begun.add(writer.path)
+            try:
+                yield writer
+                if writer.finish():
+                    self._take_over(view, writer.path, index)
+            finally:
+                writer.abandon()
+                self._bank.begun.discard(writer.path)
+
+    def _take_over(self, view: int, part: Path, index: Tensor) -> None:
+        """Put a complete file of samples in the place of what is stored, or beside it."""
+        self._bank.mentor(self.name, self.key)  # somebody may have pruned it
+        old, path = self.load(view), self._path(view)
+        if old is not None and not torch.isin(old.index, index).all():
+            self.save(view, read_shard(part))
+            return
+        with self._bank.room(path, part.stat().st_size), writing(path):
+            os.replace(part, path)
+
     def claim(self, view: int) -> AbstractContextManager[bool]:
         """Hold a view to build it; yields False, at once, if another process or thread holds it.
 
@@ -130,7 +216,7 @@ class MentorStore:
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed writer had begun to write."""
-        for part in self.folder.glob(f"v*.safetensors{PART}"):
+        for part in set(self.folder.glob(f"v*.safetensors{PART}")) - self._bank.begun:
             lock = part.with_suffix("").with_suffix(".lock")
             with suppress(ClassroomError), self._bank.claim(lock) as mine:
                 if mine:

@@ -151,19 +151,35 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     part = path.with_name(path.name + PART)
     try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
+        with writing(path, len(data)):
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+    except ClassroomError:
         with suppress(OSError):
             part.unlink()
+        raise
+
+
+@contextmanager
+def writing(path: Path, size: int | None = None) -> Iterator[None]:
+    """Turn what goes wrong in writing a file into a ClassroomError with a cure.
+
+    Args:
+        path: of the file.
+        size: of what is written, where it is known.
+    """
+    try:
+        yield
+    except OSError as error:
         if error.errno not in _NO_ROOM:
             raise ClassroomError(f"{path} cannot be written: {error}") from error
         free = shutil.disk_usage(path.parent).free
+        needed = "" if size is None else f" for {size_text(size)}"
         raise ClassroomError(
-            f"{path}: no room for {size_text(len(data))} ({size_text(free)} free on this disk: "
+            f"{path}: no room{needed} ({size_text(free)} free on this disk: "
             f"{error.strerror}). What is stored stays usable. Store fewer classes (top) or fewer "
             "views (repeat), make room, or choose a folder on another disk"
         ) from error

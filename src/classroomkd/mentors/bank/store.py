@@ -41,6 +41,7 @@ class Bank:
 
     Attributes:
         key: the view key, as it is stored.
+        begun: the files that this object's users are at, which are no leftovers.
 
     Raises:
         ClassroomError: if the bank holds other views (naming what differs), the folder holds
@@ -69,6 +70,7 @@ class Bank:
         self.limit_bytes = limit_bytes
         self.say = say
         self._locks: dict[Path, FileLock] = {}
+        self.begun: set[Path] = set()  # files that this process is writing
         self._check_folder()
         key = None if view_key is None else {"format": FORMAT, **view_key}
         cure = "Choose another folder, or remove what is old with `classroomkd bank prune`"

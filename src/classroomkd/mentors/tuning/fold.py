@@ -107,7 +107,7 @@ def relative_error(given: Tensor, wanted: Tensor) -> float:
 @torch.no_grad()
 def answers(network: nn.Module, images: Tensor) -> list[Tensor]:
     """Every tensor that a network answers, in any of the ways that it can be asked."""
-    return [tensor for ask in _ways(network) for tensor in _tensors(ask(images))]
+    return [tensor for ask in _ways(network) for tensor in tensors_of(ask(images))]
 
 
 def _ways(network: nn.Module) -> list[Callable[[Tensor], Any]]:
@@ -120,12 +120,13 @@ def _ways(network: nn.Module) -> list[Callable[[Tensor], Any]]:
     return [network, stages, lambda images: stages(images, preactivations=True)]
 
 
-def _tensors(answer: Any) -> Iterator[Tensor]:
+def tensors_of(answer: Any) -> Iterator[Tensor]:
+    """Every tensor in what a network answers."""
     if isinstance(answer, Tensor):
         yield answer
     elif isinstance(answer, Mapping | list | tuple):
         for part in answer.values() if isinstance(answer, Mapping) else answer:
-            yield from _tensors(part)
+            yield from tensors_of(part)
 
 
 def _keep_those_that_hold(
@@ -177,12 +178,12 @@ class _Watch(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if not self.in_norm:
-            self.used.update(map(id, _tensors([*args, *(kwargs or {}).values()])))
+            self.used.update(map(id, tensors_of([*args, *(kwargs or {}).values()])))
         return func(*args, **(kwargs or {}))
 
     def folds(self, answer: Any) -> list[Fold]:
         """What can be folded, after a pass with this answer."""
-        used = self.used | set(map(id, _tensors(answer)))
+        used = self.used | set(map(id, tensors_of(answer)))
         found = []
         for norm, tensor in self.taken.items():
             _, layer = self.given.get(tensor, (None, ""))

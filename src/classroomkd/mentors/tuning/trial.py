@@ -7,7 +7,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from classroomkd.mentors.tuning.fold import Fold, answers, find_folds, relative_error
+from classroomkd.mentors.tuning.fold import (
+    Fold,
+    answers,
+    find_folds,
+    relative_error,
+    tensors_of,
+)
 from classroomkd.mentors.tuning.variants import Tuned, Variant, tuned
 
 AGREEMENT = 0.95  # share of images with the same top class
@@ -51,7 +57,8 @@ class Trial:
         """Whether a built variant, such as a compiled one, gives float32's logits."""
         limit = tolerance(network.variant, self.example)
         try:
-            problem = difference([network(self.example)], self._wanted[0][:1], limit)
+            given = list(tensors_of(network(self.example)))
+            problem = difference(given, self._wanted[0][: len(given)], limit)
         except Exception as error:  # whatever the compiler makes of it
             problem = _describe(error)
         return self._note(network.variant, problem)

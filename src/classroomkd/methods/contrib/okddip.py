@@ -5,6 +5,7 @@ Shapes: ``M`` mentors, ``B`` samples, ``C`` classes, ``D`` width of a pooled fea
 
 from collections.abc import Sequence
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,12 @@ class OKDDip(CohortMethod):
         return self.ensemble_lesson(signals, task_loss, term)
 
     def peer_loss(
-        self, student: Outputs, mentors: Sequence[Outputs], trained: Sequence[int], target: Tensor
+        self,
+        student: Outputs,
+        mentors: Sequence[Outputs],
+        trained: Sequence[int],
+        target: Tensor,
+        signals: Any = None,
     ) -> Tensor:
         """The loss of the mentors that train along: the leader is not heard."""
         log_targets = self.log_targets(mentors, trained)

@@ -4,6 +4,7 @@ Shapes: ``M`` mentors, ``B`` samples, ``C`` classes.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,12 @@ class ONE(CohortMethod):
         return self.ensemble_lesson(signals, task_loss, term)
 
     def peer_loss(
-        self, student: Outputs, mentors: Sequence[Outputs], trained: Sequence[int], target: Tensor
+        self,
+        student: Outputs,
+        mentors: Sequence[Outputs],
+        trained: Sequence[int],
+        target: Tensor,
+        signals: Any = None,
     ) -> Tensor:
         """The loss of the mentors that train along, and of the ensemble as far as it is theirs."""
         shares = self.shares((student, *mentors)).detach()
