@@ -10,8 +10,9 @@ from classroomkd.mentors.bank.encoding import (
     encode_outputs,
     rows,
 )
+from classroomkd.mentors.bank.guard import folder_size
 from classroomkd.mentors.bank.keys import differences, mentor_key, view_key
-from classroomkd.mentors.bank.mentor_store import MentorStore, Stored, ViewWriter, folder_size
+from classroomkd.mentors.bank.mentor_store import MentorStore, Stored, ViewWriter
 from classroomkd.mentors.bank.shards import (
     DamagedShardError,
     Shard,

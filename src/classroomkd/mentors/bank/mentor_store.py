@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors.bank.encoding import Encoded
+from classroomkd.mentors.bank.guard import FolderGuard, folder_size
 from classroomkd.mentors.bank.keys import Key
 from classroomkd.mentors.bank.shards import (
     PART,
@@ -28,9 +28,6 @@ from classroomkd.mentors.bank.shards import (
     writing,
 )
 from classroomkd.mentors.bank.writer import ShardWriter
-
-if TYPE_CHECKING:
-    from classroomkd.mentors.bank.store import Bank
 
 
 @dataclass(frozen=True)
@@ -92,12 +89,21 @@ class MentorStore:
         key: the mentor key, as it is stored.
     """
 
-    def __init__(self, bank: Bank, folder: Path, name: str, key: Key) -> None:
+    def __init__(self, guard: FolderGuard, folder: Path, name: str, key: Key | None) -> None:
         self.folder = folder
         self.name = name
-        self.key = key
-        self._bank = bank
+        self._guard = guard
+        self.key = self._settle(key)
         self._remove_leftovers()
+
+    def _settle(self, key: Key | None) -> Key:
+        """The key that is stored, which must be ``key`` unless that is None; written if absent."""
+        cure = (
+            "Give this mentor another name, choose another bank, or remove the stored outputs "
+            "with `classroomkd bank prune`"
+        )
+        what = f"mentor {self.name} in {self.folder}"
+        return self._guard.settle(self.folder / "mentor.json", key, what, cure)
 
     def views(self) -> list[int]:
         """The numbers of the views that something is stored of, sorted."""
@@ -118,7 +124,7 @@ class MentorStore:
         except FileNotFoundError:
             return None
         except DamagedShardError as error:
-            self._bank.say(f"{error}. It is removed, and counts as missing")
+            self._guard.say(f"{error}. It is removed, and counts as missing")
             with suppress(ClassroomError), self.claim(view) as mine:  # suppressed: a read-only disk
                 if mine and self._damage(view):  # nobody has replaced it meanwhile
                     self._path(view).unlink()
@@ -135,11 +141,11 @@ class MentorStore:
             ValueError: if the stored samples are encoded differently.
         """
         path = self._path(view)
-        with self._bank.lock(path.with_suffix(".lock")):
-            self._bank.mentor(self.name, self.key)  # somebody may have pruned it
+        with self._guard.lock(path.with_suffix(".lock")):
+            self._settle(self.key)  # somebody may have pruned it
             old = self.load(view)
             data = serialise(merge(old, shard) if old else shard)
-            with self._bank.room(path, len(data)):
+            with self._guard.room(path, len(data)):
                 write_bytes(path, data)
 
     @contextmanager
@@ -161,24 +167,24 @@ class MentorStore:
             if not mine:
                 yield None
                 return
-            writer = ViewWriter(path.with_name(path.name + PART), index, self._bank.room)
-            self._bank.begun.add(writer.path)
+            writer = ViewWriter(path.with_name(path.name + PART), index, self._guard.room)
+            self._guard.begun.add(writer.path)
             try:
                 yield writer
                 if writer.finish():
                     self._take_over(view, writer.path, index)
             finally:
                 writer.abandon()
-                self._bank.begun.discard(writer.path)
+                self._guard.begun.discard(writer.path)
 
     def _take_over(self, view: int, part: Path, index: Tensor) -> None:
         """Put a complete file of samples in the place of what is stored, or beside it."""
-        self._bank.mentor(self.name, self.key)  # somebody may have pruned it
+        self._settle(self.key)  # somebody may have pruned it
         old, path = self.load(view), self._path(view)
         if old is not None and not torch.isin(old.index, index).all():
             self.save(view, read_shard(part))
             return
-        with self._bank.room(path, part.stat().st_size), writing(path):
+        with self._guard.room(path, part.stat().st_size), writing(path):
             os.replace(part, path)
 
     def claim(self, view: int) -> AbstractContextManager[bool]:
@@ -186,7 +192,7 @@ class MentorStore:
 
         Whoever holds it can `save` it. A killed process holds nothing.
         """
-        return self._bank.claim(self._path(view).with_suffix(".lock"))
+        return self._guard.claim(self._path(view).with_suffix(".lock"))
 
     def info(self) -> Stored:
         """How much is stored; reads the shards' headers alone."""
@@ -216,17 +222,8 @@ class MentorStore:
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed writer had begun to write."""
-        for part in set(self.folder.glob(f"v*.safetensors{PART}")) - self._bank.begun:
+        for part in set(self.folder.glob(f"v*.safetensors{PART}")) - self._guard.begun:
             lock = part.with_suffix("").with_suffix(".lock")
-            with suppress(ClassroomError), self._bank.claim(lock) as mine:
+            with suppress(ClassroomError), self._guard.claim(lock) as mine:
                 if mine:
                     part.unlink(missing_ok=True)
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    size = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # removed by another process meanwhile
-            size += path.stat().st_size if path.is_file() else 0
-    return size

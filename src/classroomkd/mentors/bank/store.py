@@ -10,20 +10,17 @@
 Nothing in a bank speaks of the hardware or the folder: it can be copied to another machine.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote
 
-from filelock import FileLock, Timeout
-
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors.bank.keys import Key, differences, read_key
-from classroomkd.mentors.bank.mentor_store import MentorStore, Stored, folder_size
-from classroomkd.mentors.bank.shards import PART, size_text, write_bytes
+from classroomkd.mentors.bank.guard import FolderGuard, folder_size
+from classroomkd.mentors.bank.keys import Key
+from classroomkd.mentors.bank.mentor_store import MentorStore, Stored
+from classroomkd.mentors.bank.shards import PART
 
 FORMAT = 1
 
@@ -41,7 +38,6 @@ class Bank:
 
     Attributes:
         key: the view key, as it is stored.
-        begun: the files that this object's users are at, which are no leftovers.
 
     Raises:
         ClassroomError: if the bank holds other views (naming what differs), the folder holds
@@ -67,14 +63,11 @@ class Bank:
         say: Callable[[str], object] = print,
     ) -> None:
         self.path = Path(path)
-        self.limit_bytes = limit_bytes
-        self.say = say
-        self._locks: dict[Path, FileLock] = {}
-        self.begun: set[Path] = set()  # files that this process is writing
+        self._guard = FolderGuard(self.path, limit_bytes, say)
         self._check_folder()
         key = None if view_key is None else {"format": FORMAT, **view_key}
         cure = "Choose another folder, or remove what is old with `classroomkd bank prune`"
-        self.key = self._settle(self.path / "bank.json", key, f"the bank {self.path}", cure)
+        self.key = self._guard.settle(self.path / "bank.json", key, f"the bank {self.path}", cure)
         if self.key.get("format") != FORMAT:
             raise ClassroomError(
                 f"{self.path} has format {self.key.get('format')}, this version reads {FORMAT}"
@@ -92,13 +85,7 @@ class Bank:
             ClassroomError: if another mentor's outputs are stored under this name, naming what
                 differs; if the key is None and nothing is stored; or if the folder cannot be made.
         """
-        folder = self.path / _folder_name(name)
-        cure = (
-            "Give this mentor another name, choose another bank, or remove the stored outputs "
-            "with `classroomkd bank prune`"
-        )
-        key = self._settle(folder / "mentor.json", mentor_key, f"mentor {name} in {folder}", cure)
-        return MentorStore(self, folder, name, key)
+        return MentorStore(self._guard, self.path / _folder_name(name), name, mentor_key)
 
     def mentors(self) -> list[str]:
         """The names of the mentors that have a store, sorted."""
@@ -134,7 +121,7 @@ class Bank:
             folder = self.path / _folder_name(name)
             with ExitStack() as held:
                 for path in folder.glob("*.lock"):
-                    if not held.enter_context(self.claim(path)):
+                    if not held.enter_context(self._guard.claim(path)):
                         raise ClassroomError(
                             f"another process is writing to {folder}: prune when it has finished"
                         )
@@ -142,56 +129,6 @@ class Bank:
                     path.unlink()
                 shutil.rmtree(folder)
         return removed
-
-    @contextmanager
-    def lock(self, path: Path, timeout: float = -1) -> Iterator[None]:
-        """Hold a lock file; free again in the thread that has it already."""
-        # one object for each file, so that a builder that has claimed a shard can save it
-        lock = self._locks.setdefault(path, FileLock(path))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=timeout, poll_interval=0.01)
-        except Timeout:
-            raise
-        except OSError as error:
-            raise ClassroomError(f"{path} cannot be made or written to: {error}") from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    @contextmanager
-    def claim(self, path: Path) -> Iterator[bool]:
-        """Hold a lock file if nobody else does; yields whether it is held. Never waits."""
-        with ExitStack() as held:
-            try:
-                held.enter_context(self.lock(path, timeout=0))
-                mine = True
-            except Timeout:
-                mine = False
-            yield mine
-
-    @contextmanager
-    def room(self, path: Path, size: int) -> Iterator[None]:
-        """A context in which ``size`` bytes may be written to ``path`` without passing the limit.
-
-        Raises:
-            ClassroomError: if they would.
-        """
-        if self.limit_bytes is None:
-            yield
-            return
-        with self.lock(self.path / "bank.lock"):
-            before = path.stat().st_size if path.exists() else 0
-            total = self.size() - before + size
-            if total > self.limit_bytes:
-                raise ClassroomError(
-                    f"{path}: the bank would take {size_text(total)}, more than its limit of "
-                    f"{size_text(self.limit_bytes)}. What is stored stays usable. Raise the limit, "
-                    "store fewer classes (top) or fewer views (repeat), or remove mentors that "
-                    "are no longer needed with `classroomkd bank prune`"
-                )
-            yield
 
     def _check_folder(self) -> None:
         """See that a new bank is not made among other files."""
@@ -205,21 +142,6 @@ class Bank:
                 f"{self.path} holds other files, such as {strange[0]}: it is not a bank and is "
                 "left alone; choose another folder"
             )
-
-    def _settle(self, path: Path, key: Key | None, what: str, cure: str) -> dict[str, Any]:
-        """The key in a file, which must be ``key`` unless that is None; written if absent."""
-        if not path.exists():
-            if key is None:
-                raise ClassroomError(f"{what} is not there: {path.name} is missing. Build it first")
-            with self.lock(self.path / "bank.lock"):
-                if not path.exists():
-                    path.parent.mkdir(exist_ok=True)
-                    write_bytes(path, (json.dumps(key, indent=2) + "\n").encode())
-        there = read_key(path)
-        here = there if key is None else json.loads(json.dumps(key))
-        if differ := differences(there, here):
-            raise ClassroomError(f"{what} does not fit; {'; '.join(differ)}. {cure}")
-        return there
 
 
 def _folder_name(mentor: str) -> str:
