@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from classroomkd.tasks.pose.data import custom_joints, joint_set, load_persons, read_coco
 from classroomkd.errors import ClassroomError
+from classroomkd.tasks.pose.data import custom_joints, joint_set, load_persons, read_coco
 
 from .conftest import NAMES, person
 

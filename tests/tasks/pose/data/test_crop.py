@@ -3,10 +3,10 @@ import pytest
 import torch
 from PIL import Image
 
+from classroomkd.errors import ClassroomError
 from classroomkd.tasks.pose.data import apply_affine, fit_box, make_frames
 from classroomkd.tasks.pose.data.pixels import Pixels, choose_levels, halve
 from classroomkd.tasks.pose.data.reader import read_image
-from classroomkd.errors import ClassroomError
 
 RANDOM = np.random.default_rng(0)
 IMAGES = [RANDOM.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in [(40, 60), (47, 31)]]

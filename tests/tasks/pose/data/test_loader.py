@@ -2,6 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
+from classroomkd.errors import ClassroomError
 from classroomkd.tasks.pose.data import (
     PoseLoader,
     PoseViews,
@@ -10,7 +11,6 @@ from classroomkd.tasks.pose.data import (
     load_persons,
     read_coco,
 )
-from classroomkd.errors import ClassroomError
 
 from .conftest import person
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classroomkd.tasks.pose.data import joint_set, load_persons, read_mpii_json, read_mpii_mat
 from classroomkd.errors import ClassroomError
+from classroomkd.tasks.pose.data import joint_set, load_persons, read_mpii_json, read_mpii_mat
 
 savemat = pytest.importorskip("scipy.io").savemat
 

@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 
-from classroomkd.tasks.pose.data import list_persons, load_persons
 from classroomkd.errors import ClassroomError
+from classroomkd.tasks.pose.data import list_persons, load_persons
 
 from .conftest import person
 

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from classroomkd.errors import ClassroomError, nearest_path, unknown_name
 from classroomkd.tasks.pose.data.checks import is_whole
 from classroomkd.tasks.pose.data.joints import JointSet, canonical, custom_joints, known_joints
-from classroomkd.errors import ClassroomError, nearest_path, unknown_name
 
 
 def read_json(path: Path, kind: type, what: str) -> Any:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from classroomkd.errors import ClassroomError, nearest_path
 from classroomkd.tasks.pose.data.joints import JointSet
 from classroomkd.tasks.pose.data.persons import PersonSet
-from classroomkd.errors import ClassroomError, nearest_path
 
 Bad = Literal["error", "skip"]
 _EXAMPLES = 3

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from classroomkd.errors import ClassroomError, nearest_path
 from classroomkd.tasks.pose.data.checks import finite, floats
 from classroomkd.tasks.pose.data.coco_file import read_json
 from classroomkd.tasks.pose.data.gather import Bad, ImageFiles, Person, Tally, person_set
 from classroomkd.tasks.pose.data.joints import joint_set
 from classroomkd.tasks.pose.data.persons import PersonSet
-from classroomkd.errors import ClassroomError, nearest_path
 
 _HEIGHT = 200.0  # pixels by the scale
 _LOWER = 15.0  # pixels by the scale from the stated centre down to the box's

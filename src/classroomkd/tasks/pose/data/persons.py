@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from classroomkd.data.draws import permutation
-from classroomkd.tasks.pose.data.joints import JointSet
 from classroomkd.errors import ClassroomError
+from classroomkd.tasks.pose.data.joints import JointSet
 
 _FLOATS = ("points", "box", "area", "head", "score")
 _PER_PERSON = (*_FLOATS, "index", "visible", "image_id", "annotation_id", "image")

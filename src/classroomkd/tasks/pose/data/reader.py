@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from classroomkd.data.decode import to_rgb
+from classroomkd.errors import ClassroomError
 from classroomkd.tasks.pose.data.crop import Size
 from classroomkd.tasks.pose.data.persons import PersonSet
 from classroomkd.tasks.pose.data.pixels import Pixels
-from classroomkd.errors import ClassroomError
 
 _CHUNK = 16  # persons that a worker crops at a time, so that all work at one batch
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from classroomkd.errors import ClassroomError, unknown_name
 from classroomkd.tasks.pose.data.coco import read_coco
 from classroomkd.tasks.pose.data.gather import Bad
 from classroomkd.tasks.pose.data.joints import joint_set
 from classroomkd.tasks.pose.data.mpii import read_mpii_json, read_mpii_mat
 from classroomkd.tasks.pose.data.persons import PersonSet
-from classroomkd.errors import ClassroomError, unknown_name
 
 SPLITS = ("train", "test")
 _OFFICIAL = tuple(
