@@ -17,7 +17,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.clock import now
+from benchmarks.timing import take_turns
 from benchmarks.variants import Settings, StudentSteps, build_bench
 from classroomkd.data import Batch
 from classroomkd.engine.classroom import Classroom
@@ -59,13 +59,7 @@ def run_costs(
     batch = next(iter(classroom.train))
     lessons = {name: _Lessons(name, classroom, batch) for name in names or list_methods()}
     student = StudentSteps(classroom, batch)
-    seconds: dict[str, list[float]] = {name: [] for name in ("student", *lessons)}
-    for number in range(settings.rounds + 2):
-        for name, work in {"student": student, **lessons}.items():
-            start = now(device)
-            work()
-            if number > 1:  # the first rounds are warm-up
-                seconds[name].append(now(device) - start)
+    seconds = take_turns({"student": student, **lessons}, settings.rounds, device, warm_up=2)
     result = {
         "methods": {
             name: {

@@ -56,7 +56,10 @@ def _rates(result: dict[str, Any], say: Say) -> None:
 
 def _parts(result: dict[str, Any], say: Say) -> None:
     steps = result["settings"]["steps"]
-    say(f"share of the engine's step, parts timed apart, medians of {steps} steps:")
+    say(
+        f"share of the engine's step (the student with all gradients and the update), medians of"
+        f" {steps} steps:"
+    )
     for name, share in result["shares"].items():
         say(f"  {name:58s}{100 * share:8.1f} %  ({result['milliseconds'][name]:.1f} ms)")
 

@@ -5,7 +5,6 @@ Both take turns with the student within each round, and ratios are taken within 
 Shapes: ``M`` mentors, ``B`` samples, ``C`` classes.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.clock import now, ratios
+from benchmarks.timing import ratios, take_turns
 from benchmarks.variants import (
     Settings,
     StudentSteps,
@@ -55,7 +54,8 @@ def measure_loss(settings: Settings, device: torch.device) -> dict[str, list[flo
         method(student, taught, batch.target).loss.backward()
 
     jobs = {"loss": learn, "student": StudentSteps(classroom, batch)}
-    return _take_turns(jobs, settings.rounds, dict.fromkeys(jobs, settings.steps), device)
+    repeats = dict.fromkeys(jobs, settings.steps)
+    return take_turns(jobs, settings.rounds, device, repeats=repeats)
 
 
 def measure_bank(settings: Settings, device: torch.device, folder: Path) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def measure_bank(settings: Settings, device: torch.device, folder: Path) -> dict
     jobs = {"bank": _Epochs(settings, device, folder), **students}
     samples = {"bank": settings.stored} | dict.fromkeys(students, settings.batch_size)
     repeats = {"bank": 1} | dict.fromkeys(students, settings.steps)
-    seconds = _take_turns(jobs, settings.rounds, repeats, device)
+    seconds = take_turns(jobs, settings.rounds, device, repeats=repeats)
     rates = {name: [samples[name] / taken for taken in row] for name, row in seconds.items()}
     medians = {name: median(row) for name, row in rates.items()}
     fastest = max(students, key=medians.__getitem__)
@@ -114,21 +114,3 @@ class _Epochs:
         self.mentor_outputs.begin(0, self.index)
         for batch in self.batches:
             self.mentor_outputs(batch)
-
-
-def _take_turns(
-    jobs: Mapping[str, Callable[[], object]],
-    rounds: int,
-    repeats: Mapping[str, int],
-    device: torch.device,
-) -> dict[str, list[float]]:
-    """Seconds of each job, a mean over its repeats in each round; a round before is warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for number in range(rounds + 1):
-        for name, job in jobs.items():
-            start = now(device)
-            for _ in range(repeats[name]):
-                job()
-            if number:
-                seconds[name].append((now(device) - start) / repeats[name])
-    return seconds

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.clock import now
+from benchmarks.timing import take_turns
 from benchmarks.variants import Settings, build_bench
 from classroomkd.engine.precision import autocast
 from classroomkd.mentors import Mentor
@@ -26,13 +26,10 @@ SIZES = (512, 1024, 2048)
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
     """Operations a second of the fastest square matrix product of some sizes."""
-    best = 0.0
-    for size in SIZES:
-        one, other = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
-        best = max(
-            best, 2 * size**3 / min(_times(partial(torch.matmul, one, other), device, repeats))
-        )
-    return best
+    squares = {str(n): torch.rand(2, n, n, device=device).to(dtype) for n in SIZES}
+    jobs = {name: partial(torch.matmul, *pair) for name, pair in squares.items()}
+    seconds = take_turns(jobs, repeats, device)
+    return max(2 * n**3 / min(seconds[str(n)]) for n in SIZES)
 
 
 def measure_roofline(
@@ -88,14 +85,4 @@ def count_operations(network: nn.Module, images: Tensor, *, backward: bool) -> i
 
 def seconds_of(work: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
     """The median time of some work, after a warm-up."""
-    return median(_times(work, device, repeats))
-
-
-def _times(work: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
-    work()
-    times = []
-    for _ in range(repeats):
-        start = now(device)
-        work()
-        times.append(now(device) - start)
-    return times
+    return median(take_turns({"work": work}, repeats, device)["work"])

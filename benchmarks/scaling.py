@@ -9,9 +9,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from benchmarks.clock import Clock, ratios
+from benchmarks.timing import ratios, whole_steps
 from benchmarks.variants import Settings, add_bank, build_bench, plain_loop
 from classroomkd.engine.classroom import Classroom
+from classroomkd.engine.timer import StepTimer
 from classroomkd.mentors import Mentor
 
 
@@ -37,15 +38,13 @@ def measure_scaling(
                 add_bank(classroom, Path(folder) / str(count))
                 classrooms["banked", count] = classroom
         alone = build_bench(settings, device, ())
-        seconds: dict[tuple[str, int], list[float]] = {key: [] for key in classrooms}
-        base: list[float] = []
-        for number in range(settings.rounds + 1):
-            for key, classroom in [(None, alone), *classrooms.items()]:
-                clock = Clock(device, settings.steps)
-                plain_loop(classroom, clock)
-                if number:  # the first round is warm-up, and fills the banks
-                    (base if key is None else seconds[key]).append(clock.seconds())
+        timer = StepTimer(device)
+        for _ in range(settings.rounds + 1):
+            plain_loop(alone, whole_steps(timer, "alone", settings.steps))
+            for (kind, count), classroom in classrooms.items():
+                plain_loop(classroom, whole_steps(timer, f"{kind} {count}", settings.steps))
+    seconds = {name: laps[1:] for name, laps in timer.seconds.items()}  # the first fills the banks
     table: dict[str, dict[int, list[float]]] = {"live": {}, "banked": {}}
-    for (kind, count), values in seconds.items():
-        table[kind][count] = ratios(values, base)
+    for kind, count in classrooms:
+        table[kind][count] = ratios(seconds[f"{kind} {count}"], seconds["alone"])
     return table

@@ -17,14 +17,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.clock import Clock
-from benchmarks.clock import ratios as quotients
 from benchmarks.format import describe
-from benchmarks.parts import measure_parts
 from benchmarks.pieces import measure_bank, measure_loss
 from benchmarks.roofline import measure_roofline, peak_memory
 from benchmarks.scaling import measure_scaling
 from benchmarks.subprocess_timer import SubprocessTimer
+from benchmarks.timing import ratios as quotients
+from benchmarks.timing import whole_steps
 from benchmarks.variants import (
     TITLES,
     Settings,
@@ -35,6 +34,7 @@ from benchmarks.variants import (
 )
 from classroomkd.engine.places import choose_device
 from classroomkd.engine.runs import environment
+from classroomkd.engine.timer import PARTS, StepTimer, time_steps
 from classroomkd.errors import ClassroomError, unknown_name
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.tuning import keep_freed_memory
@@ -93,7 +93,7 @@ def run_benchmark(
     everyone = build_mentors(settings.with_mentors(max(count, *settings.counts)), device)
     mentors = everyone[:count]
     rates = _measure(settings, mentors, device)
-    parts = measure_parts(build_bench(settings, device, mentors), device)
+    parts = _parts(time_steps(build_bench(settings, device, mentors), settings.steps))
     fewer = replace(settings, rounds=max(settings.rounds // 2, 1))
     scaling = measure_scaling(fewer, everyone, device)
     loss = measure_loss(settings, device)
@@ -150,20 +150,28 @@ def _medians(rows: Values) -> dict[str, float]:
 
 
 def _measure(settings: Settings, mentors: Sequence[Mentor], device: torch.device) -> Values:
-    rates: Values = {name: [] for name in TITLES}
+    timer = StepTimer(device)
     with TemporaryDirectory() as folder, SubprocessTimer(settings, device) as textbooks:
         variants = build_variants(settings, mentors, device, Path(folder))
-        for number in range(settings.rounds + 1):
+        for _ in range(settings.rounds + 1):
             for name in TITLES:
                 if name in variants:
-                    clock = Clock(device, settings.steps)
-                    variants[name](clock)
-                    seconds = clock.seconds()
+                    variants[name](whole_steps(timer, name, settings.steps))
                 else:
-                    seconds = textbooks.seconds(name)
-                if number:  # the first round is warm-up, and fills the bank
-                    rates[name].append(settings.steps * settings.batch_size / seconds)
-    return rates
+                    timer.seconds.setdefault(name, []).append(textbooks.seconds(name))
+    images = settings.steps * settings.batch_size  # the first round is warm-up, and fills the bank
+    return {name: [images / taken for taken in timer.seconds[name][1:]] for name in TITLES}
+
+
+def _parts(timer: StepTimer) -> dict[str, float]:
+    """Seconds of the parts of the engine's step, medians."""
+    seconds = {name: median(timer.seconds[name][1:]) for name in PARTS}
+    return {
+        "student": seconds["student"] + seconds["update"],
+        "mentors": seconds["mentors"],
+        "loss": seconds["loss"],
+        "data": seconds["views"],
+    }
 
 
 def _ratios(rates: Values) -> Values:

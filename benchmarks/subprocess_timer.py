@@ -12,8 +12,9 @@ from typing import Self
 
 import torch
 
-from benchmarks.clock import Clock
-from benchmarks.variants import Settings, build_textbook_variants
+from benchmarks.timing import whole_steps
+from benchmarks.variants import OnStep, Settings, build_textbook_variants
+from classroomkd.engine.timer import StepTimer
 
 
 class SubprocessTimer:
@@ -53,13 +54,13 @@ class SubprocessTimer:
 
 def _serve(pipe: Connection, settings: Settings, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    variants: dict[str, Callable[[Clock], None]] | None = None
+    timer = StepTimer(torch.device(device))
+    variants: dict[str, Callable[[OnStep], None]] | None = None
     while (name := pipe.recv()) is not None:
         try:
             if variants is None:
                 variants = dict(build_textbook_variants(settings, torch.device(device)))
-            clock = Clock(torch.device(device), settings.steps)
-            variants[name](clock)
-            pipe.send(clock.seconds())
+            variants[name](whole_steps(timer, name, settings.steps))
+            pipe.send(timer.seconds[name][-1])
         except Exception as error:  # whatever it is, who asked is told
             pipe.send(error)

@@ -12,8 +12,8 @@ from classroomkd.engine.build import build_classroom
 from classroomkd.engine.classroom import Classroom
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.stores import plan_bank
+from classroomkd.engine.timer import EVALUATION, PARTS, StepTimer, evaluation_samples, time_steps
 from classroomkd.engine.tuning import choose, example_inputs, live_mentors
-from classroomkd.engine.watch import EVALUATION, PARTS, Watch, evaluation_samples, watch_steps
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import size_text
 from classroomkd.mentors.tuning import keep_freed_memory
@@ -52,9 +52,9 @@ def plan_run(recipe: RunRecipe, say: Callable[[str], object] = print) -> list[Pa
     if classroom.device.type == "cpu":
         keep_freed_memory()
     steps = classroom.epochs * len(classroom.train)
-    watch = watch_steps(classroom)
-    shared, mentors = _shared(classroom, watch), _mentors(classroom, steps)
-    judging = _evaluations(classroom, watch)
+    timer = time_steps(classroom)
+    shared, mentors = _shared(classroom, timer), _mentors(classroom, steps)
+    judging = _evaluations(classroom, timer)
     _describe(classroom, shared, mentors, judging, say)
     return [*shared, *mentors]
 
@@ -66,12 +66,12 @@ def forecast(classroom: Classroom) -> str:
     """
     if classroom.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(classroom.device)
-    watch, epochs = watch_steps(classroom), classroom.epochs
-    parts = {name: watch.milliseconds(name) for name in PARTS}
+    timer, epochs = time_steps(classroom), classroom.epochs
+    parts = {name: timer.milliseconds(name) for name in PARTS}
     step = sum(parts.values())
     shares = ", ".join(f"{name} {100 * part / step:.0f} %" for name, part in parts.items())
     seconds = epochs * len(classroom.train) * step / 1000
-    judging = f", and evaluations {_duration(_evaluations(classroom, watch))}"
+    judging = f", and evaluations {_duration(_evaluations(classroom, timer))}"
     return (
         f"{epochs} epochs of {len(classroom.train)} steps take {_duration(seconds)} as it is"
         f" ({step:.1f} ms a step: {shares}){judging if classroom.dev else ''}, at most; memory so"
@@ -79,7 +79,7 @@ def forecast(classroom: Classroom) -> str:
     )
 
 
-def _evaluations(classroom: Classroom, watch: Watch) -> float:
+def _evaluations(classroom: Classroom, timer: StepTimer) -> float:
     """Seconds in which the student is run on the development split, over all epochs.
 
     Its images come at the pace of the views.
@@ -87,8 +87,8 @@ def _evaluations(classroom: Classroom, watch: Watch) -> float:
     if classroom.dev is None:
         return 0.0
     count = len(classroom.dev.dataset)
-    run = min(watch.seconds[EVALUATION]) / evaluation_samples(classroom)
-    show = watch.milliseconds("views") / 1000 / classroom.recipe.train.batch_size
+    run = min(timer.seconds[EVALUATION]) / evaluation_samples(classroom)
+    show = timer.milliseconds("views") / 1000 / classroom.recipe.train.batch_size
     return classroom.epochs * count * (run + show)
 
 
@@ -104,15 +104,15 @@ def _memory(device: torch.device) -> str:
     return size_text(peak * (1 if sys.platform == "darwin" else 1024))
 
 
-def _shared(classroom: Classroom, watch: Watch) -> list[Part]:
+def _shared(classroom: Classroom, timer: StepTimer) -> list[Part]:
     """What every step does, whoever teaches."""
     student, method = classroom.student, classroom.method
     moments = 1 if classroom.recipe.train.optimizer.name == "sgd" else 2
     memory = (2 + moments) * sum(p.nbytes for p in student.parameters())  # with the gradients
-    loss = watch.milliseconds("loss") + watch.milliseconds("update")
+    loss = timer.milliseconds("loss") + timer.milliseconds("update")
     return [
-        Part("views", watch.milliseconds("views")),
-        Part(f"{student.name} (student)", watch.milliseconds("student"), memory),
+        Part("views", timer.milliseconds("views")),
+        Part(f"{student.name} (student)", timer.milliseconds("student"), memory),
         Part(f"loss ({method.name})", loss, note="with all gradients, and the update"),
     ]
 
@@ -136,14 +136,14 @@ def _mentors(classroom: Classroom, steps: int) -> list[Part]:
 
 def _as_it_is(mentor: Mentor, classroom: Classroom, example: Tensor) -> Part:
     """A mentor that runs in one way alone: one that trains along, or that is offloaded."""
-    watch = Watch(classroom.device)
+    timer = StepTimer(classroom.device)
     for _ in range(3):
         with autocast(classroom.device, classroom.recipe.train.precision):
             mentor.outputs(example)
-        watch.lap(mentor.name)
+        timer.lap(mentor.name)
     memory = sum(p.nbytes for p in mentor.network.parameters())
     note = "what it learns is part of the loss" if mentor.learns else "offloaded"
-    return Part(mentor.name, watch.milliseconds(mentor.name), memory, note)
+    return Part(mentor.name, timer.milliseconds(mentor.name), memory, note)
 
 
 def _describe(

@@ -1,5 +1,6 @@
 """How long the parts of a step take in a classroom, and an evaluation."""
 
+from collections.abc import Callable
 from itertools import islice
 from statistics import median
 from time import perf_counter
@@ -19,18 +20,23 @@ EVALUATION = "evaluation"
 EVALUATION_BATCH = 512
 
 
-class Watch:
+class StepTimer:
     """Times of the laps of several rounds, by name.
 
+    Args:
+        device: has done what it was asked when a lap ends.
+        clock: seconds.
+
     Example:
-        >>> watch = Watch(torch.device("cpu"))
-        >>> watch.lap("views")
-        >>> watch.milliseconds("views") >= 0
+        >>> timer = StepTimer(torch.device("cpu"))
+        >>> timer.lap("views")
+        >>> timer.milliseconds("views") >= 0
         True
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, dict[str, list[float]]()
+    def __init__(self, device: torch.device, clock: Callable[[], float] = perf_counter) -> None:
+        self.device, self.clock = device, clock
+        self.seconds: dict[str, list[float]] = {}
         self.mark = self._now()
 
     def start(self) -> None:
@@ -50,10 +56,10 @@ class Watch:
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return perf_counter()
+        return self.clock()
 
 
-def watch_steps(classroom: Classroom) -> Watch:
+def time_steps(classroom: Classroom, steps: int = STEPS) -> StepTimer:
     """Hold some lessons, in which the student learns, and run it as an evaluation does.
 
     Returns:
@@ -64,17 +70,17 @@ def watch_steps(classroom: Classroom) -> Watch:
     student, method, train = classroom.student, classroom.method, classroom.recipe.train
     optimizer = build_optimizer([*student.parameters(), *method.parameters()], train)
     classroom.begin_epoch(0, store=False)
-    watch, batch = Watch(classroom.device), None
-    for batch in islice(classroom.train, STEPS):
-        watch.lap("views")
-        lesson = training_step(classroom, batch, watch.lap)
+    timer, batch = StepTimer(classroom.device), None
+    for batch in islice(classroom.train, steps):
+        timer.lap("views")
+        lesson = training_step(classroom, batch, timer.lap)
         lesson.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        watch.lap("update")
+        timer.lap("update")
     if batch is not None:
-        _evaluate(classroom, batch[0], watch)
-    return watch
+        _evaluate(classroom, batch[0], timer)
+    return timer
 
 
 def evaluation_samples(classroom: Classroom) -> int:
@@ -82,15 +88,15 @@ def evaluation_samples(classroom: Classroom) -> int:
     return min(EVALUATION_BATCH, len(classroom.train.dataset))
 
 
-def _evaluate(classroom: Classroom, inputs: Tensor, watch: Watch) -> None:
+def _evaluate(classroom: Classroom, inputs: Tensor, timer: StepTimer) -> None:
     count = evaluation_samples(classroom)
     many = inputs.repeat(-(-count // len(inputs)), *(1 for _ in inputs.shape[1:]))[:count]
     network = deployable(classroom.student, classroom.method).eval()
     with torch.inference_mode():
         for _ in range(2):  # the first may find out how to run the network
-            watch.start()
+            timer.start()
             network(many)
-            watch.lap(EVALUATION)
-            if watch.milliseconds(EVALUATION) > 1000:
+            timer.lap(EVALUATION)
+            if timer.milliseconds(EVALUATION) > 1000:
                 break
     network.train()
