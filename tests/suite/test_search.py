@@ -14,7 +14,7 @@ from classroomkd.errors import ClassroomError, RecipeError
 from classroomkd.suite import search as searching
 from classroomkd.suite.comparison import compare
 from classroomkd.suite.runner import changed_runs, foresee, run_suite
-from classroomkd.suite.search import Trial, options_of, trials_of
+from classroomkd.suite.search import SearchTrial, options_of, trials_of
 from classroomkd.suite.tables import to_markdown
 from classroomkd.tasks.classification.task import Classification
 
@@ -112,10 +112,10 @@ def test_each_rung_takes_the_best_of_the_one_before_on_the_development_split(wri
     *_, run = suite.planned(tmp_path)
     assert (run.name, run.seed, options_of(run)) == ("alone", 0, (lr(0.1),))
     assert trials_of(suite, tmp_path)[2:] == [
-        Trial("alone", 1, 1, (lr(0.05),), 50.0, True),
-        Trial("alone", 1, 1, (lr(0.1),), 50.0, True),
-        Trial("alone", 2, 2, (lr(0.05),), 40.0, False),
-        Trial("alone", 2, 2, (lr(0.1),), 41.0, True),
+        SearchTrial("alone", 1, 1, (lr(0.05),), 50.0, True),
+        SearchTrial("alone", 1, 1, (lr(0.1),), 50.0, True),
+        SearchTrial("alone", 2, 2, (lr(0.05),), 40.0, False),
+        SearchTrial("alone", 2, 2, (lr(0.1),), 41.0, True),
     ]
 
 

@@ -127,3 +127,24 @@ def test_it_is_the_task_that_is_registered():
 
     assert task_class("tokens") is Tokens
     assert set(list_tasks()) >= {"classification", "pose", "tokens"}
+
+
+def test_it_trains_without_labels_where_nobody_is_ranked_by_them(mentors, tmp_path, monkeypatch):
+    """Mentors alone teach; what needs labels says so."""
+    from dataclasses import replace
+
+    labelled = Tokens.signals
+    monkeypatch.setattr(Tokens, "signals", lambda *given: replace(labelled(*given), target=None))
+    everybody = {
+        "name": "classroom", "select": "all", "weighting": "equal", "mentoring": "fixed",
+        "temperature": 4, "task_weight": 1,
+    }  # fmt: skip
+    for name, method in (("all", everybody), ("aver", {"name": "aver"})):
+        summary = train(
+            recipe(mentors=mentors, method=method), tmp_path / name, progress=False, say=quiet
+        )
+        assert summary["last"]["test_accuracy"] > 0
+    room = build_classroom(classroom(mentors), quiet)
+    room.begin_epoch(0)
+    with pytest.raises(ValueError, match="without a target nobody can be ranked"):
+        training_step(room, next(iter(room.train)))

@@ -82,7 +82,7 @@ class MethodRecipe(BaseModel):
         return method_class(name).name
 
 
-class Bank(Section):
+class BankSection(Section):
     """Where mentors' outputs are stored, for this run and others with the same views."""
 
     path: UserPath = Field(description="folder; see `classroomkd bank build`")
@@ -107,7 +107,7 @@ class RunRecipe(Section):
     mentors: tuple[Any, ...] = ()
     method: MethodRecipe = MethodRecipe()
     train: Train = Train()
-    bank: Bank | None = None
+    bank: BankSection | None = None
 
     @classmethod
     def translate(cls, raw: dict[str, Any]) -> dict[str, Any]:

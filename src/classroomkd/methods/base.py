@@ -17,7 +17,7 @@ from classroomkd.core import Lesson, Signals, make_lesson, make_signals
 from classroomkd.core.filter import score_mentors, unit_mean
 from classroomkd.core.lesson import labels, squeeze_groups
 from classroomkd.core.signals import Blocks
-from classroomkd.methods.heads import Head
+from classroomkd.methods.heads import ReplacedHead
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class Method(nn.Module):
             " batch, before the optimizer is made"
         )
 
-    def head(self) -> Head | None:
+    def head(self) -> ReplacedHead | None:
         """What the student is judged and deployed with in place of its classifier, if anything."""
         return None
 

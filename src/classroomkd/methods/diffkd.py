@@ -216,7 +216,7 @@ def pointwise(*widths: int) -> list[nn.Module]:
     return layers[:-1]
 
 
-class Bottleneck(nn.Module):
+class DenoisingBlock(nn.Module):
     """A residual block of narrow convolutions: ``[B, c, H, W]`` to the same."""
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -249,7 +249,7 @@ class NoisePredictor(nn.Module):
     def layers(self, channels: int) -> nn.Sequential:
         """From the noisy maps, moved by the time's embedding, to the noise."""
         return nn.Sequential(
-            Bottleneck(channels, 4), Bottleneck(channels, 4), *pointwise(channels, channels)
+            DenoisingBlock(channels, 4), DenoisingBlock(channels, 4), *pointwise(channels, channels)
         )
 
     def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
@@ -278,7 +278,7 @@ class Mixer(nn.Module):
 
     def layers(self, channels: int) -> nn.Module:
         """From maps to maps that are pooled for the choice."""
-        return Bottleneck(channels, 8)
+        return DenoisingBlock(channels, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         """The share of the map."""

@@ -41,7 +41,7 @@ class Projector(nn.Sequential):
         self.width, self.bottleneck = width, bottleneck
 
 
-class Head(NamedTuple):
+class ReplacedHead(NamedTuple):
     """What takes the place of a student's classifier: ``classifier(mean of projector(map))``.
 
     Attributes:

@@ -66,7 +66,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Value:
+class PublishedValue:
     """The published value of an option, and where it is from."""
 
     value: Any
@@ -79,7 +79,7 @@ def entries(method: str) -> tuple[Entry, ...]:
     return tuple(_entries(_table().get(method, {})))
 
 
-def values(method: str, setting: Setting) -> dict[str, Value]:
+def values(method: str, setting: Setting) -> dict[str, PublishedValue]:
     """The options that are published for a setting, by name.
 
     Example:
@@ -89,7 +89,7 @@ def values(method: str, setting: Setting) -> dict[str, Value]:
         {}
     """
     return {
-        option: Value(value, f"{entry.scope}: {entry.source}")
+        option: PublishedValue(value, f"{entry.scope}: {entry.source}")
         for entry in entries(method)
         if entry.fits(setting)
         for option, value in entry.options.items()

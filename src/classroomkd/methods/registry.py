@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from classroomkd.errors import nearest, unknown_name
 from classroomkd.methods import published
 from classroomkd.methods.base import Method
-from classroomkd.methods.published import Setting, Value
+from classroomkd.methods.published import PublishedValue, Setting
 
 # Weights that standardised logits multiply by 9, as LSKD's code does those of DKD: z-scores have
 # small logits, and with them small gradients. Elsewhere than for KD and DKD, this is ours.
@@ -96,7 +96,7 @@ def option_errors(name: str, options: Mapping[str, Any]) -> dict[str, str]:
 
 def published_options(
     name: str, options: Mapping[str, Any], setting: Setting | None = None
-) -> dict[str, Value]:
+) -> dict[str, PublishedValue]:
     """What is published for the options of a method, whatever they are set to.
 
     With ``standardize``, the options of `lskd` for `kd`; temperature 2 and 9 times the weights for
@@ -125,15 +125,15 @@ def published_options(
         return found
     usual = _defaults(name, "default") | found
     scaled = {
-        option: Value(9 * usual[option].value, f"LSKD: 9 times {usual[option].source}")
+        option: PublishedValue(9 * usual[option].value, f"LSKD: 9 times {usual[option].source}")
         for option in _STANDARDIZED[name]
     }
-    return found | {"temperature": Value(2.0, "LSKD")} | scaled
+    return found | {"temperature": PublishedValue(2.0, "LSKD")} | scaled
 
 
-def _defaults(name: str, source: str) -> dict[str, Value]:
+def _defaults(name: str, source: str) -> dict[str, PublishedValue]:
     fields = method_options(name).model_fields
-    return {option: Value(field.default, source) for option, field in fields.items()}
+    return {option: PublishedValue(field.default, source) for option, field in fields.items()}
 
 
 def create_method(name: str, **options: object) -> Method:

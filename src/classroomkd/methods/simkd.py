@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from classroomkd.core import Lesson, Signals
 from classroomkd.methods.base import Outputs, SingleMethod, feature_lesson, outputs_as_signals
-from classroomkd.methods.heads import Head, Projector, frozen_copy, head_map
+from classroomkd.methods.heads import Projector, ReplacedHead, frozen_copy, head_map
 from classroomkd.methods.options import Count, Weight
 from classroomkd.methods.pairs import same_size
 from classroomkd.methods.registry import register_method
@@ -63,11 +63,11 @@ class SimKD(SingleMethod):
         self.projector = projector.to(here.device)
         self.classifier = frozen_copy(mentors[0].classifier, self.name).to(here.device)
 
-    def head(self) -> Head:
+    def head(self) -> ReplacedHead:
         """The projector and the teacher's classifier."""
         if self.projector is None or self.classifier is None:
             raise self.not_set_up("has no projector yet")
-        return Head(self.projector, self.classifier)
+        return ReplacedHead(self.projector, self.classifier)
 
     def lesson(self, signals: Signals) -> Lesson:
         """The distance of the maps; scores are those of the teacher's classifier."""

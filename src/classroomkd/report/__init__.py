@@ -2,12 +2,12 @@
 
 from classroomkd.report.page import write_report
 from classroomkd.report.read import RunRecord, read_runs
-from classroomkd.report.table import StudentRow, Value, student_table, students
+from classroomkd.report.table import Cell, StudentRow, student_table, students
 
 __all__ = [
     "RunRecord",
     "StudentRow",
-    "Value",
+    "Cell",
     "read_runs",
     "student_table",
     "students",

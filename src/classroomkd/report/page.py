@@ -13,8 +13,8 @@ from classroomkd.report.figures import DASHES, learning_curves, mentor_charts
 from classroomkd.report.read import RunRecord, read_runs
 from classroomkd.report.table import (
     DASH,
+    Cell,
     StudentRow,
-    Value,
     result_name,
     student_rows,
     what_differs,
@@ -36,7 +36,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Section:
+class RunSection:
     """A run with mentors: its charts, its mentors at the last epoch, and what to know of them."""
 
     record: RunRecord
@@ -82,7 +82,7 @@ def render(records: Sequence[RunRecord]) -> str:
         rows=rows,
         result=result_name(records),
         others=[(name, result_title(name)) for name in others],
-        missing=Value(float("nan")),
+        missing=Cell(float("nan")),
         units=_units(others),
         several_seeds=any(len(row.records) > 1 for row in rows),
         caveats=_caveats(rows),
@@ -119,7 +119,7 @@ def _caveats(rows: Sequence[StudentRow]) -> list[str]:
     return caveats
 
 
-def _sections(records: Sequence[RunRecord]) -> list[Section]:
+def _sections(records: Sequence[RunRecord]) -> list[RunSection]:
     taught = [record for record in records if record.classroom]
     slots: dict[str, int] = {}
     for record in taught:
@@ -139,9 +139,9 @@ def _albums(records: Sequence[RunRecord]) -> list[tuple[RunRecord, list[Markup]]
     return [(record, [Markup(svg) for svg in pictures]) for record, pictures in drawn]
 
 
-def _section(record: RunRecord, prefix: str, slots: dict[str, int]) -> Section:
+def _section(record: RunRecord, prefix: str, slots: dict[str, int]) -> RunSection:
     mentors = record.mentor_rows()
-    return Section(
+    return RunSection(
         record=record,
         charts=[Markup(svg) for svg in mentor_charts(record, prefix, slots)],
         legend=[_key(name, slots[name], slots[name]) for name in mentors],

@@ -22,7 +22,7 @@ from classroomkd.report.words import number
 from classroomkd.statistics import Sample, interval_text, signed
 from classroomkd.suite.comparison import Compared, Row, compare
 from classroomkd.suite.records import kept_records, run_records, trials_or_kept
-from classroomkd.suite.search import Trial
+from classroomkd.suite.search import SearchTrial
 from classroomkd.tasks import result_title
 
 SHOWN = 3
@@ -30,7 +30,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparedRow:
     """A run in the tables, see `Row`.
 
     Attributes:
@@ -172,11 +172,11 @@ def _descending(row: Row) -> float:
     return math.inf if row.chosen.mean is None else -row.chosen.mean
 
 
-def _line(suite: Suite, row: Row) -> Line:
+def _line(suite: Suite, row: Row) -> ComparedRow:
     samples = (row.dev, row.last, row.chosen)
     complete = all(len(sample.values) == len(row.seeds) for sample in samples)
     by_seed = zip(row.seeds, *(sample.values for sample in samples), strict=complete)
-    return Line(
+    return ComparedRow(
         run=row.run,
         method=row.method or DASH,
         is_baseline=row.run == suite.baseline,
@@ -276,12 +276,12 @@ def _cost(
     return Markup(figures.cost(points, shown, title)) if points else None
 
 
-def _any_result(trials: Sequence[Trial]) -> bool:
+def _any_result(trials: Sequence[SearchTrial]) -> bool:
     return any(trial.dev is not None for trial in trials)
 
 
-def _tried(trials: Sequence[Trial]) -> list[Tried]:
-    rungs: dict[tuple[str, int], list[Trial]] = {}
+def _tried(trials: Sequence[SearchTrial]) -> list[Tried]:
+    rungs: dict[tuple[str, int], list[SearchTrial]] = {}
     for trial in trials:
         rungs.setdefault((trial.run, trial.rung), []).append(trial)
     return [

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from classroomkd.report.answer import is_settled
 from classroomkd.statistics import Sample, signed
 from classroomkd.suite.comparison import Compared
-from classroomkd.suite.search import Trial
+from classroomkd.suite.search import SearchTrial
 from classroomkd.svg import LIGHT, STYLE, to_svg
 
 GREY = LIGHT[-1]
@@ -165,7 +165,7 @@ def cost(points: Mapping[str, tuple[Sample, Sample]], shown: Sequence[str], titl
         return to_svg(figure, "cost", f"{title} by {unit} of training: {', '.join(points)}")
 
 
-def tried(trials: Sequence[Trial]) -> str:
+def tried(trials: Sequence[SearchTrial]) -> str:
     """What each run's search tried: a mark for each trial's result on the development split."""
     runs = list(dict.fromkeys(t.run for t in trials if t.dev is not None))
     best = {run: max(t.dev or 0.0 for t in trials if t.run == run) for run in runs}

@@ -18,7 +18,7 @@ DASH = "–"
 
 
 @dataclass(frozen=True)
-class Value:
+class Cell:
     """A number over the seeds of a row.
 
     Attributes:
@@ -59,10 +59,10 @@ class StudentRow:
     """
 
     records: tuple[RunRecord, ...]
-    last: Value
-    chosen: Value
-    dev: Value
-    others: dict[str, Value]
+    last: Cell
+    chosen: Cell
+    dev: Cell
+    others: dict[str, Cell]
     alone: "StudentRow | None" = None
 
     @property
@@ -167,7 +167,7 @@ def _group(record: RunRecord) -> str:
 
 
 def _row(group: Sequence[RunRecord]) -> StudentRow:
-    def over_seeds(epoch: str, name: str) -> Value:
+    def over_seeds(epoch: str, name: str) -> Cell:
         return _value(record.summary[epoch].get(name) for record in group)
 
     first = group[0].headline
@@ -180,12 +180,12 @@ def _row(group: Sequence[RunRecord]) -> StudentRow:
     )
 
 
-def _value(numbers: Iterable[float | None]) -> Value:
+def _value(numbers: Iterable[float | None]) -> Cell:
     given = [float("nan") if number is None else float(number) for number in numbers]
     if any(number != number for number in given):
-        return Value(float("nan"))
+        return Cell(float("nan"))
     sample = Sample(tuple(given))
-    return Value(sample.mean or 0.0, sample.spread)
+    return Cell(sample.mean or 0.0, sample.spread)
 
 
 def _alone(row: StudentRow, rows: Sequence[StudentRow]) -> StudentRow | None:

@@ -12,7 +12,7 @@ from typing import Any
 from classroomkd.config.search import written
 from classroomkd.config.suite import Suite, run_folder
 from classroomkd.engine.runs import RunFolder, read_table
-from classroomkd.suite.search import Trial, trials_of
+from classroomkd.suite.search import SearchTrial, trials_of
 from classroomkd.tasks import headline_of
 
 
@@ -86,13 +86,13 @@ def kept_summary(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def trials_or_kept(suite: Suite, out: Path) -> list[Trial]:
+def trials_or_kept(suite: Suite, out: Path) -> list[SearchTrial]:
     """Every trial of a suite: of its folders or, where they are gone, of ``search.csv``."""
     path = out / "search.csv"
     if (out / "search").exists() or not path.exists():
         return trials_of(suite, out)
     return [
-        Trial(
+        SearchTrial(
             run=str(row["run"]),
             rung=int(row["rung"]),
             epochs=int(row["epochs"]),

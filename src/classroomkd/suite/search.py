@@ -13,7 +13,7 @@ from classroomkd.tasks import headline_of
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchTrial:
     """A candidate in a rung of a run's search.
 
     Attributes:
@@ -78,7 +78,7 @@ def result_of(trial: PlannedRun) -> float | None:
     return None if result is None or math.isnan(result) else float(result)
 
 
-def trials_of(suite: Suite, out: Path) -> list[Trial]:
+def trials_of(suite: Suite, out: Path) -> list[SearchTrial]:
     """Every trial of every run of a suite, in the order of the file, rung by rung."""
     trials = []
     for name in suite.runs:
@@ -87,7 +87,7 @@ def trials_of(suite: Suite, out: Path) -> list[Trial]:
             going_on = len(rungs[number]) if number < len(rungs) else 1
             kept = ranked(rung)[:going_on]
             trials += [
-                Trial(
+                SearchTrial(
                     name, number, trial.epochs or 0, _known(trial), result_of(trial), trial in kept
                 )
                 for trial in rung

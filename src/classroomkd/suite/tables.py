@@ -14,7 +14,7 @@ from rich.text import Text
 from classroomkd.config.suite import Suite
 from classroomkd.statistics import SHOWN, Sample, interval_text
 from classroomkd.suite.comparison import Compared, Row
-from classroomkd.suite.search import Trial
+from classroomkd.suite.search import SearchTrial
 from classroomkd.tasks import result_title
 
 DASH = "–"
@@ -56,7 +56,7 @@ def against_cells(row: Row, reference: str, compared: Compared) -> tuple[str, ..
     return _texts((row.run, reference, count, *difference.parts(), bootstrap, *p_values, needed))
 
 
-def search_cells(trial: Trial) -> tuple[str, ...]:
+def search_cells(trial: SearchTrial) -> tuple[str, ...]:
     """A trial as text, in the order of `SEARCH_HEAD`."""
     dev = None if trial.dev is None else f"{trial.dev:.2f}"
     options = ", ".join(trial.options) or None
@@ -78,7 +78,7 @@ def to_table(suite: Suite, rows: Sequence[Row]) -> Table:
     return table
 
 
-def to_markdown(suite: Suite, rows: Sequence[Row], trials: Sequence[Trial] = ()) -> str:
+def to_markdown(suite: Suite, rows: Sequence[Row], trials: Sequence[SearchTrial] = ()) -> str:
     """The table in Markdown, the best in bold; then each comparison, each seed and the search."""
 
     def marked(row: Row) -> tuple[str, ...]:
@@ -149,7 +149,9 @@ def to_latex(suite: Suite, rows: Sequence[Row]) -> str:
     )
 
 
-def to_json(suite: Suite, rows: Sequence[Row], trials: Sequence[Trial] = ()) -> dict[str, Any]:
+def to_json(
+    suite: Suite, rows: Sequence[Row], trials: Sequence[SearchTrial] = ()
+) -> dict[str, Any]:
     """The table as plain values."""
 
     def plain(row: Row) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def to_json(suite: Suite, rows: Sequence[Row], trials: Sequence[Trial] = ()) -> 
 def write_tables(
     suite: Suite,
     rows: Sequence[Row],
-    trials: Sequence[Trial] = (),
+    trials: Sequence[SearchTrial] = (),
     *,
     markdown: Path | None = None,
     as_csv: Path | None = None,

@@ -115,7 +115,7 @@ class PoseMentorRecipe(MentorSection):
         return self
 
 
-class PoseLoss(Section):
+class LossSection(Section):
     """What units, scores and the task are."""
 
     score: Literal["auto", "likelihood", "oks"] = Field(
@@ -148,7 +148,7 @@ class PoseRecipe(RunRecipe):
     data: PoseData
     student: PoseStudent
     mentors: tuple[PoseMentorRecipe, ...] = ()
-    loss: PoseLoss = PoseLoss()
+    loss: LossSection = LossSection()
 
     @classmethod
     def translate(cls, raw: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from math import sqrt
 from time import perf_counter
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from classroomkd.data import Batch, ImageSet
@@ -55,16 +56,14 @@ def ask(mentor: Mentor | nn.Module, images: Tensor, seconds: float = SECONDS) ->
     return torch.cat(said)
 
 
-def interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of a share, in percent; 95 % with the usual z.
+def interval(right: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, in percent.
 
     >>> [round(bound, 1) for bound in interval(60, 100)]
     [50.2, 69.1]
     """
-    share, square = right / count, z * z / count
-    centre = share + square / 2
-    half = z * sqrt(share * (1 - share) / count + square / (4 * count))
-    return 100 * (centre - half) / (1 + square), 100 * (centre + half) / (1 + square)
+    low, high = binomtest(right, count).proportion_ci(method="wilson")
+    return 100 * float(low), 100 * float(high)
 
 
 def gain(better: Tensor, than: Tensor) -> float:
