@@ -11,6 +11,8 @@ torch.Size([2, 2])
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from classroomkd import moved
+
 __version__ = "0.1.0"
 
 # Imported when first asked for, so that the command line answers before torch is loaded.
@@ -57,6 +59,9 @@ __all__ = [
     "register_method",
     "register_model",
 ]
+
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

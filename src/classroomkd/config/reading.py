@@ -18,6 +18,7 @@ from classroomkd.config.published import fill_published
 from classroomkd.config.schema import MethodRecipe, RunRecipe
 from classroomkd.config.training import SGD, OneCycle
 from classroomkd.errors import RecipeError, nearest, nearest_path
+from classroomkd.moved import names_of
 from classroomkd.recipes.lineups import DATA, lineup_recipe, list_lineups
 from classroomkd.tasks.registry import USUAL, recipe_class
 
@@ -199,3 +200,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         kept = _carried_over(section, dict(place), {last: value})
         place.clear()
         place.update(kept | {last: value})
+
+
+__getattr__ = names_of(__name__, {
+    "AnyRecipe": "classroomkd.config.schema:RunRecipe",
+})  # fmt: skip

@@ -19,6 +19,7 @@ from classroomkd.config.fields import (
     UserPath,
 )
 from classroomkd.config.training import Train
+from classroomkd.moved import names_of
 
 
 class DataSection(Section):
@@ -154,3 +155,20 @@ def _short(recipe: Any) -> str | None:
     """Without the origin: ``timm/resnet18`` is called resnet18."""
     model = getattr(recipe, "model", None)
     return model.rpartition("/")[2] if model else None
+
+
+__getattr__ = names_of(__name__, {
+    "Bank": "classroomkd.config.schema:BankSection",
+    "Recipe": "classroomkd.tasks.classification.recipe",
+    "MentorRecipe": "classroomkd.tasks.classification.recipe",
+    "Student": "classroomkd.tasks.classification.recipe",
+    "Data": "classroomkd.tasks.classification.images",
+    "View": "classroomkd.tasks.classification.images",
+    "Role": "classroomkd.config.fields",
+    "AdamW": "classroomkd.config.training",
+    "Cosine": "classroomkd.config.training",
+    "OneCycle": "classroomkd.config.training",
+    "SGD": "classroomkd.config.training",
+    "Skip": "classroomkd.config.training",
+    "Step": "classroomkd.config.training",
+})  # fmt: skip

@@ -9,6 +9,7 @@ from classroomkd.mentors.mentor import (
     Mentor,
     StoredMentor,
 )
+from classroomkd.moved import names_of
 
 __all__ = [
     "Adapter",
@@ -19,3 +20,8 @@ __all__ = [
     "StoredMentor",
     "class_map",
 ]
+
+__getattr__ = names_of(__name__, {
+    "open_mentor": "classroomkd.tasks.classification.mentor",
+    "mentor_names": "classroomkd.config.schema",
+})  # fmt: skip

@@ -19,6 +19,7 @@ from classroomkd.methods.multi import entropy_weight
 from classroomkd.methods.options import Weight
 from classroomkd.methods.registry import register_method
 from classroomkd.methods.second import Also, SecondMethod, chosen_method
+from classroomkd.moved import names_of
 
 Ablation = Literal["no_filter", "no_mentoring", "dtkd"]
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -203,3 +204,8 @@ class ClassroomKD(Method):
             )
         lesson = self.loss.lesson(signals)
         return lesson if self.second is None else self.second.added_to(lesson, signals)
+
+
+__getattr__ = names_of(__name__, {
+    "Classroom": "classroomkd.methods.classroom:ClassroomKD",
+})  # fmt: skip
