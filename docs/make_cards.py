@@ -45,9 +45,10 @@ it comes from and in what it deviates, its options, and four kinds of facts:
   for, and which methods need theirs changed when they are put together.
 - **Published**: CIFAR-100 top-1 in percent, 240 epochs of the CRD benchmark, all 50,000 training
   images, where a public README or log has it. Ours are not comparable with these.
-- **Here**: the short schedule of [results.md](results.md), one seed, four epochs, resnet32 to
-  resnet8: a test of sanity, not a ranking, and of an earlier state of methods whose defaults have
-  changed since.
+- **Here**: one seed, four epochs, resnet8 from a resnet32 or from four mentors: a test of sanity,
+  not a ranking. Of repaired and new methods, and some to compare with, from the study of the
+  [baselines](studies/README.md) (alone 26.9); of the others from the table of
+  [results.md](results.md), with better mentors (alone 27.1).
 
 At the start of a run, and by `classroomkd doctor`, you are warned if the mentors' gradient on the
 student's parameters is more than 20 times the task's where a recipe chooses options (200 times
@@ -171,9 +172,22 @@ def _facts(name: str, cls: type[Method]) -> Iterator[str]:
         sources = ", ".join(dict.fromkeys(_link(row["source"]) for row in published))
         said = "; ".join(dict.fromkeys(row["note"] for row in published if row["note"]))
         yield f"- **Published**: {numbers} ({sources}{'; ' + said if said else ''})."
-    for row in rows("lineup"):
+    study = studied(name)
+    for row in rows("lineup") if not study else ():
         if row["run"] == name and row["over_alone"]:
             yield f"- **Here**: {row['top1']}, {row['over_alone']} over the student alone."
+    if study:
+        runs = "; ".join(f"`{run}` {top1:.2f}, {over:+.2f}" for run, top1, over in study)
+        yield f"- **Here**, over the student alone ([baselines](studies/README.md)): {runs}."
+
+
+def studied(name: str) -> list[tuple[str, float, float]]:
+    """A method's runs in the study of the baselines: name, top-1, and over the student alone."""
+    with (DOCS / "studies/baselines/runs.csv").open(encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    [alone] = [float(row["last_test_top1"]) for row in found if row["run"] == "alone"]
+    tops = [(row["run"], float(row["last_test_top1"])) for row in found if row["method"] == name]
+    return [(run, top, top - alone) for run, top in tops if run != "alone"]
 
 
 def _cost(name: str) -> Iterator[str]:
