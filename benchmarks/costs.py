@@ -52,7 +52,7 @@ def run_costs(
         over rounds), ``milliseconds``, ``mentors`` and ``parameters``; ``student_milliseconds``,
         ``settings`` and ``environment``.
     """
-    settings = settings or Settings()
+    settings = settings or Settings(tuned=False)
     device = choose_device("auto")
     classroom = build_bench(settings, device)
     classroom.begin_epoch(0)

@@ -10,7 +10,7 @@ Say = Callable[[str], None]
 
 def describe(result: dict[str, Any], say: Say) -> None:
     """Say what `run_benchmark` returns."""
-    for part in (_ratios, _rates, _parts, _scaling, _pieces, _roofline, _mentors, _where):
+    for part in (_ratios, _rates, _parts, _scaling, _pieces, _roofline, _where):
         part(result, say)
 
 
@@ -96,20 +96,13 @@ def _roofline(result: dict[str, Any], say: Say) -> None:
         say(f"  {name:58s}{share:8.1f} %  ({row['rate'] / 1e9:.1f} G)")
 
 
-def _mentors(result: dict[str, Any], say: Say) -> None:
-    say(f"ways to run the mentors, for a run of {result['settings']['tuned_for']} steps:")
-    for name, way in result["mentors"].items():
-        seconds = way["compile_seconds"]
-        once = f", which took {seconds:.1f} s once" if seconds else ""
-        say(f"  {name}: {way['variant']}{once}")
-
-
 def _where(result: dict[str, Any], say: Say) -> None:
     settings, where = result["settings"], result["environment"]
     say(f"peak memory of the benchmark: {result['peak_memory'] / 1e9:.2f} GB")
     say(
         f"{settings['student']} from {', '.join(settings['mentors'])}; batch of "
-        f"{settings['batch_size']}, random weights and images of 32 x 32 in memory"
+        f"{settings['batch_size']}, random weights and images of 32 x 32 in memory; mentors"
+        f" {'folded and compiled' if settings['tuned'] else 'as they are'}"
     )
     load = f", load average {where['load_before']} before" if "load_before" in where else ""
     say(

@@ -30,14 +30,13 @@ from benchmarks.variants import (
     build_bench,
     build_mentors,
     build_variants,
-    mentor_variants,
 )
+from classroomkd.engine.memory import keep_freed_memory
 from classroomkd.engine.places import choose_device
 from classroomkd.engine.runs import environment
 from classroomkd.engine.timer import PARTS, StepTimer, time_steps
 from classroomkd.errors import ClassroomError, unknown_name
 from classroomkd.mentors import Mentor
-from classroomkd.mentors.tuning import keep_freed_memory
 from classroomkd.models import canonical_name, list_models
 
 Values = dict[str, list[float]]  # by name, one a round
@@ -75,8 +74,8 @@ def run_benchmark(
         step with so many mentors over that of the student alone, live and banked), ``loss`` (its
         milliseconds, and the student's step in the same batch size), ``bank`` (samples a second,
         beside those that fast students take), ``roofline`` (operations a second of each network,
-        and of this machine's fastest matrix product), ``peak_memory`` in bytes, ``mentors`` (how
-        each is run), ``settings`` and ``environment``.
+        and of this machine's fastest matrix product), ``peak_memory`` in bytes, ``settings`` and
+        ``environment``.
 
     Raises:
         ClassroomError: for a model that is not of the zoo, before anything is measured.
@@ -120,7 +119,6 @@ def run_benchmark(
         "bank": bank,
         "roofline": measure_roofline(settings, mentors, device),
         "peak_memory": peak_memory(device),
-        "mentors": mentor_variants(settings, mentors, device),
         "rounds": rates,
         "settings": asdict(settings),
         "environment": circumstances,
@@ -196,22 +194,16 @@ def main(
         list[str] | None,
         typer.Option(metavar="MODEL", help="A mentor; may be repeated. Six if left out."),
     ] = None,
-    tuned_for: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="STEPS",
-            help="Length of the run that mentors are tuned for, 14,000 if left out: compiling must"
-            " pay off within it. With 0 they run as they are.",
-        ),
-    ] = None,
+    tuned: Annotated[
+        bool, typer.Option(help="Whether mentors are folded and compiled, as in a long run.")
+    ] = True,
 ) -> None:
     """Measure images a second of the whole training step, against a textbook loop.
 
     A student with several mentors, of the zoo; all variants in one run,
     interleaved, medians, ratios first.
     """
-    given = {"student": student, "mentors": tuple(mentor or ()) or None, "tuned_for": tuned_for}
+    given = {"student": student, "mentors": tuple(mentor or ()) or None, "tuned": tuned}
     run_benchmark(out, settings=Settings(**{k: v for k, v in given.items() if v is not None}))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,6 @@ from classroomkd.engine.optim import build_optimizer, build_schedule
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.step import training_step
 from classroomkd.engine.trainer import fit
-from classroomkd.engine.tuning import choose, tune
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import Bank
 from classroomkd.methods import Outputs, create_method
@@ -56,8 +54,7 @@ class Settings:
         rounds: in each, the variants take turns.
         steps: of a variant in a round that are timed.
         counts: of mentors, in the table of what a step costs with so many; 0 and one more at least.
-        tuned_for: how long a run mentors are tuned for, in steps: 20 epochs of CIFAR-100. With 0
-            they run as they are.
+        tuned: whether mentors are folded and compiled, as in a long run, or run as they are.
         loss: mentors, samples and classes of the loss that is timed on its own.
         stored: samples in the bank whose reading is timed.
     """
@@ -72,7 +69,7 @@ class Settings:
     rounds: int = 9
     steps: int = 12
     counts: tuple[int, ...] = (0, 1, 2, 4, 6, 8, 10, 12)
-    tuned_for: int = 14_000
+    tuned: bool = True
     loss: tuple[int, int, int] = (6, 128, 100)
     stored: int = 50_000
 
@@ -196,27 +193,14 @@ def build_bench(
 
 
 def build_mentors(settings: Settings, device: torch.device) -> list[Mentor]:
-    """The mentors of a classroom, each in its fastest way where they are tuned."""
+    """The mentors of a classroom, each as it runs in a long run where they are tuned."""
     networks = [build_network(settings, device, 1 + n) for n in range(len(settings.mentors))]
     mentors = [Mentor(n, n.name).to(device, _layout(settings)) for n in networks]
-    if settings.tuned_for:
+    if settings.tuned:
         example = _example(settings, device)
-        tune(mentors, example, settings.train.precision, settings.tuned_for)
+        for mentor in mentors:
+            mentor.speed_up(example, compiled=True)
     return mentors
-
-
-def mentor_variants(
-    settings: Settings, mentors: Sequence[Mentor], device: torch.device
-) -> dict[str, dict[str, Any]]:
-    """How each mentor is run: its ``variant``, and the ``compile_seconds`` that this took once."""
-    if not settings.tuned_for:
-        return {m.name: {"variant": "as it is", "compile_seconds": 0.0} for m in mentors}
-    example, ways = _example(settings, device), {}
-    for mentor in mentors:
-        choice = choose(mentor, example, settings.train.precision, settings.tuned_for)
-        taken = (t.compile_seconds for t in choice.timings if t.variant == choice.variant)
-        ways[mentor.name] = {"variant": str(choice.variant), "compile_seconds": next(taken, 0.0)}
-    return ways
 
 
 def add_bank(classroom: Classroom, folder: Path) -> None:

@@ -51,7 +51,7 @@ def digits_recipe(tmp_path):
 # By the seconds that they take: what starts processes, compiles, or has a thousand tests.
 LONGEST = (
     "test_devices.py", "test_suite.py", "test_pairs.py", "test_conformance.py", "test_speed.py",
-    "test_tuning.py", "test_run.py", "test_bank.py", "test_sharding.py",
+    "test_fold.py", "test_run.py", "test_bank.py", "test_sharding.py",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from benchmarks.variants import Settings, build_bench
 from classroomkd.methods import list_methods
 
 TINY = Settings(
-    "resnet8", ("resnet8", "ShuffleNetV2"), batch_size=4, classes=5, rounds=1, steps=2, tuned_for=0
+    "resnet8", ("resnet8", "ShuffleNetV2"), batch_size=4, classes=5, rounds=1, steps=2, tuned=False
 )
 
 

@@ -9,7 +9,7 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
-from benchmarks import pieces, speed, variants
+from benchmarks import pieces, speed
 from benchmarks.pieces import FAST, _Epochs
 from benchmarks.speed import GOALS, run_benchmark
 from benchmarks.textbook import textbook_loss
@@ -20,14 +20,11 @@ from benchmarks.variants import (
     build_mentors,
     build_textbook_variants,
     build_variants,
-    mentor_variants,
 )
 from classroomkd.core import classroom_loss
-from classroomkd.engine import tuning
 from classroomkd.engine.precision import autocast
 from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
-from classroomkd.mentors.tuning import Choice, Timing, Variant
 from classroomkd.methods import create_method
 from classroomkd.models import build_model
 from tests.steps import step
@@ -41,7 +38,7 @@ TINY = Settings(
     rounds=2,
     steps=2,
     counts=(0, 1, 3),
-    tuned_for=0,
+    tuned=False,
     loss=(2, 8, 5),
     stored=10,
 )
@@ -105,7 +102,6 @@ def test_the_numbers_are_written_as_json(tmp_path):
     )
     assert stored["bank"]["samples_per_second"].keys() == {"bank", *FAST}
     assert stored["bank"]["fastest"] in FAST
-    assert stored["mentors"]["resnet8"] == {"variant": "as it is", "compile_seconds": 0.0}
     assert stored["scaling"]["live"].keys() == {*map(str, TINY.counts)}
     assert stored["scaling"]["banked"].keys() == {*map(str, TINY.counts)} - {"0"}
     assert min(row["rate"] for row in stored["roofline"]["networks"].values()) > 0
@@ -141,8 +137,8 @@ def test_the_line_up_is_an_option(monkeypatch):
     app = typer.Typer()
     app.command()(speed.main)
     assert CliRunner().invoke(app, []).exit_code == 0
-    assert CliRunner().invoke(app, [*given, "--tuned-for", "0"]).exit_code == 0
-    assert asked == [Settings(), Settings("resnet8", ("wrn_16_2", "resnet14"), tuned_for=0)]
+    assert CliRunner().invoke(app, [*given, "--no-tuned"]).exit_code == 0
+    assert asked == [Settings(), Settings("resnet8", ("wrn_16_2", "resnet14"), tuned=False)]
 
 
 def test_more_mentors_are_the_same_ones_in_turn():
@@ -153,19 +149,13 @@ def test_more_mentors_are_the_same_ones_in_turn():
     assert not torch.equal(mentors[2](images), again[0](images))  # its weights are its own
 
 
-def test_mentors_are_tuned_for_the_run(monkeypatch):
-    timing = Timing(Variant(compiled=True, folded=True), 1.0, compile_seconds=3.5)
-    choice = Choice(timing.variant, (Timing(Variant(), 2.0), timing), {}, cached=False)
-    seen = []
-    monkeypatch.setattr(variants, "choose", lambda *given: seen.append(given) or choice)
-    monkeypatch.setattr(tuning, "choose", variants.choose)
-    settings = replace(TINY, tuned_for=5000)
-    mentors = build_mentors(settings, CPU)
-    assert [m.variant for m in mentors] == [timing.variant] * 2
-    ways = mentor_variants(settings, mentors, CPU)
-    assert ways["ShuffleNetV2"] == {"variant": "fp32, compiled, folded", "compile_seconds": 3.5}
-    assert {steps for *_, steps in seen} == {5000}
-    assert {tuple(example.shape) for _, example, *_ in seen} == {(4, 3, 32, 32)}
+def test_mentors_are_tuned_as_in_a_long_run(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        Mentor, "speed_up", lambda self, example, compiled: calls.append((len(example), compiled))
+    )
+    assert len(build_mentors(replace(TINY, tuned=True), CPU)) == 2
+    assert calls == [(4, True)] * 2
 
 
 def test_what_is_timed_of_a_bank_is_all_of_it(tmp_path):

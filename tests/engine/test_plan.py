@@ -19,11 +19,17 @@ def test_a_plan_names_every_part_and_both_ways(digits_recipe):
     names = [part.name for part in parts]
     assert names == ["views", "resnet8 (student)", "loss (classroom)", "resnet8", "resnet14"]
     assert all(part.milliseconds > 0 for part in parts)
-    assert all("fp32" in part.note for part in parts[3:])
+    assert all(part.note == "as it is" for part in parts[3:])
     text = "\n".join(said)
     live, banked = (sum(p.milliseconds for p in some) for some in (parts, parts[:3]))
     assert f"({live:.1f} ms a step)" in text
     assert f"({banked:.1f} ms a step)" in text
+
+
+def test_a_plan_has_mentors_run_as_they_will_be(digits_recipe, monkeypatch):
+    monkeypatch.setattr(tuning, "FOLDED", 1)
+    parts = plan_run(digits_recipe(), lambda _: None)
+    assert all(part.note.startswith("folded: ") for part in parts[3:])
 
 
 @pytest.mark.parametrize("method", ["at", "none"])
@@ -81,7 +87,7 @@ def test_short_runs_stay_as_they_are(digits_recipe):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_tuned_mentors_say_the_same(digits_recipe, monkeypatch, precision):
-    monkeypatch.setattr(tuning, "WORTHWHILE", 1)
+    monkeypatch.setattr(tuning, "FOLDED", 1)
     recipe = digits_recipe(train={"precision": precision})
     plain, fast = build_classroom(recipe), build_classroom(recipe)
     ways = tune_mentors(fast)
@@ -94,12 +100,12 @@ def test_tuned_mentors_say_the_same(digits_recipe, monkeypatch, precision):
         assert one.loss.item() == pytest.approx(other.loss.item(), rel=tolerance)
 
 
-def test_a_resumed_run_uses_the_ways_it_began_with(digits_recipe, monkeypatch, tmp_path):
-    monkeypatch.setattr(tuning, "WORTHWHILE", 1)
+def test_a_resumed_run_ends_as_the_whole_one(digits_recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(tuning, "FOLDED", 1)
     recipe = digits_recipe()
     whole = train(recipe, tmp_path / "whole", progress=False, say=lambda _: None)
-    ways = json.loads((tmp_path / "whole" / "environment.json").read_text())["mentors"]
-    assert ways.keys() == {"resnet8", "resnet14"}
+    done = json.loads((tmp_path / "whole" / "environment.json").read_text())["mentors"]
+    assert done == {"resnet8": "folded", "resnet14": "folded"}
 
     def stop(line):
         if line.startswith("epoch 2"):
@@ -107,20 +113,17 @@ def test_a_resumed_run_uses_the_ways_it_began_with(digits_recipe, monkeypatch, t
 
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "cut", progress=False, say=stop)
-    file = tmp_path / "cut" / "environment.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"mentors": ways}))
-    monkeypatch.setattr(tuning, "choose", lambda *_: pytest.fail("measured again"))
     resumed = train(recipe, tmp_path / "cut", resume=True, progress=False, say=lambda _: None)
-    assert resumed["last"]["epoch"] == whole["last"]["epoch"] == 1
+    assert resumed == whole
 
 
 def test_tuning_can_be_switched_off(digits_recipe, monkeypatch):
-    monkeypatch.setattr(tuning, "WORTHWHILE", 1)
+    monkeypatch.setattr(tuning, "FOLDED", 1)
     assert tune_mentors(build_classroom(digits_recipe(train={"tune": False}))) == {}
 
 
 def test_features_of_tuned_mentors(digits_recipe, monkeypatch):
-    monkeypatch.setattr(tuning, "WORTHWHILE", 1)
+    monkeypatch.setattr(tuning, "FOLDED", 1)
     recipe = digits_recipe(
         method={"name": "ofd"}, mentors=[digits_recipe().model_dump()["mentors"][0]]
     )

@@ -107,14 +107,13 @@ def works(feature, make, task, tmp_path):
         plan_run(make(task, feature), said.append)
         assert any(line.startswith("banked:") for line in said)
     elif feature == "tuned mentors":
-        from classroomkd.engine.tuning import example_inputs, live_mentors, tune
+        from classroomkd.engine.tuning import example_inputs
 
         room = build_classroom(make(task, feature), quiet)
         inputs = example_inputs(room)
         before = [mentor.outputs(inputs).logits for mentor in room.mentors]
-        tune(live_mentors(room), inputs, "fp32", 1_000)
         for mentor, plain in zip(room.mentors, before, strict=True):
-            assert mentor.variant is not None
+            mentor.speed_up(inputs)
             torch.testing.assert_close(mentor.outputs(inputs).logits, plain, rtol=1e-3, atol=1e-3)
     elif feature == "doctor":
         found = examine(make(task, feature))

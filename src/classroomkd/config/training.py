@@ -102,7 +102,7 @@ class Train(Section):
     clip: Positive | None = Field(default=None, description="largest norm of the gradient")
     tune: bool = Field(
         default=True,
-        description="find the fastest way to run each frozen mentor, where the run is long enough",
+        description="fold and compile frozen mentors where the run is long enough",
     )
     skip: Skip | None = Field(default=None, description="mentors that hardly teach; {} for usual")
     test: bool = Field(

@@ -5,18 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from classroomkd.config import RunRecipe
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.classroom import Classroom
+from classroomkd.engine.memory import keep_freed_memory
 from classroomkd.engine.precision import autocast
 from classroomkd.engine.stores import plan_bank
 from classroomkd.engine.timer import EVALUATION, PARTS, StepTimer, evaluation_samples, time_steps
-from classroomkd.engine.tuning import choose, example_inputs, live_mentors
+from classroomkd.engine.tuning import example_inputs, tune_mentors
 from classroomkd.mentors import Mentor
 from classroomkd.mentors.bank import size_text
-from classroomkd.mentors.tuning import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Part:
         name: of the network, or what is done.
         milliseconds: a step.
         memory: bytes of the weights, and of a GPU's memory in a pass where it is known.
-        note: how a mentor is run, and the next best way.
+        note: how a mentor is run.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Part:
 def plan_run(recipe: RunRecipe, say: Callable[[str], object] = print) -> list[Part]:
     """Measure the parts of a recipe's step, and say what the run will take, live and banked.
 
-    Ways to run mentors are measured and kept for the training (see `tune_mentors`).
+    Mentors run as they will in the training (see `tune_mentors`).
 
     Args:
         recipe: checked.
@@ -51,9 +50,8 @@ def plan_run(recipe: RunRecipe, say: Callable[[str], object] = print) -> list[Pa
     classroom = build_classroom(recipe, say)
     if classroom.device.type == "cpu":
         keep_freed_memory()
-    steps = classroom.epochs * len(classroom.train)
     timer = time_steps(classroom)
-    shared, mentors = _shared(classroom, timer), _mentors(classroom, steps)
+    shared, mentors = _shared(classroom, timer), _mentors(classroom)
     judging = _evaluations(classroom, timer)
     _describe(classroom, shared, mentors, judging, say)
     return [*shared, *mentors]
@@ -117,33 +115,33 @@ def _shared(classroom: Classroom, timer: StepTimer) -> list[Part]:
     ]
 
 
-def _mentors(classroom: Classroom, steps: int) -> list[Part]:
-    example, tuned, parts = example_inputs(classroom), live_mentors(classroom), []
-    for mentor in classroom.mentors:
-        if mentor not in tuned:
-            parts += [_as_it_is(mentor, classroom, example)] if mentor.here else []
-            continue
-        choice = choose(mentor, example, classroom.recipe.train.precision, steps)
-        best = next((t for t in choice.timings if t.variant == choice.variant), None)
-        if best is None:
-            continue
-        plain = max(choice.timings, key=lambda timing: timing.milliseconds)
-        memory = best.peak_bytes or sum(p.nbytes for p in mentor.network.parameters())
-        gain = f"{plain.milliseconds / best.milliseconds:.1f} x as fast as {plain.variant}"
-        parts.append(Part(mentor.name, best.milliseconds, memory, f"{best.variant}: {gain}"))
-    return parts
+def _mentors(classroom: Classroom) -> list[Part]:
+    """The mentors that are here, in the way in which they will be run."""
+    example, here = example_inputs(classroom), [m for m in classroom.mentors if m.here]
 
+    def milliseconds() -> dict[str, float]:
+        timer = StepTimer(classroom.device)
+        for mentor in here:
+            for _ in range(4):  # the first may compile
+                timer.start()
+                with autocast(classroom.device, classroom.recipe.train.precision):
+                    mentor.outputs(example)
+                timer.lap(mentor.name)
+        return {mentor.name: timer.milliseconds(mentor.name) for mentor in here}
 
-def _as_it_is(mentor: Mentor, classroom: Classroom, example: Tensor) -> Part:
-    """A mentor that runs in one way alone: one that trains along, or that is offloaded."""
-    timer = StepTimer(classroom.device)
-    for _ in range(3):
-        with autocast(classroom.device, classroom.recipe.train.precision):
-            mentor.outputs(example)
-        timer.lap(mentor.name)
-    memory = sum(p.nbytes for p in mentor.network.parameters())
-    note = "what it learns is part of the loss" if mentor.learns else "offloaded"
-    return Part(mentor.name, timer.milliseconds(mentor.name), memory, note)
+    before, tuned = milliseconds(), tune_mentors(classroom)
+    after = milliseconds() if tuned else before
+
+    def note(mentor: Mentor) -> str:
+        name = mentor.name
+        if name in tuned:
+            return f"{tuned[name]}: {before[name] / after[name]:.1f} x as fast"
+        if mentor.learns:
+            return "what it learns is part of the loss"
+        return "offloaded" if mentor.offloaded else "as it is"
+
+    memory = {m.name: sum(p.nbytes for p in m.network.parameters()) for m in here}
+    return [Part(m.name, after[m.name], memory[m.name], note(m)) for m in here]
 
 
 def _describe(

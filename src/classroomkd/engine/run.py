@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,11 +89,10 @@ def _train_together(
         say("no development split (data.dev is 0): the student that counts is the last epoch's")
     with team.first_ahead():
         classroom = build_classroom(recipe, say, team)
-    begun = run.read_json("environment.json") if resume else {}
     if team.first:
         run.prepare(recipe, fresh=not resume)
-    ways = _tune(classroom, begun.get("mentors"), team)
-    circumstances = _circumstances(classroom, team) | {"mentors": ways}
+    tuned = dict(ChainMap(*team.all_gather(tune_mentors(classroom))))  # each knows of its own
+    circumstances = _circumstances(classroom, team) | {"mentors": tuned}
     if team.first and not resume:
         run.write_json("environment.json", circumstances)
         say(_sizes(circumstances))
@@ -138,17 +138,6 @@ def _held(
 
 def _nothing(*_: object) -> None:
     """What all processes but the first say and write."""
-
-
-def _tune(
-    classroom: Classroom, chosen: Mapping[str, Any] | None, team: DistContext
-) -> dict[str, Any]:
-    """The way in which each mentor runs, the same in every process that has it."""
-    if classroom.recipe.train.mentor_placement == "shard":
-        found = team.all_gather(tune_mentors(classroom, chosen))
-        return {name: way for ways in found for name, way in ways.items()}
-    ways = team.broadcast(tune_mentors(classroom, chosen) if team.first else {})
-    return ways if team.first else tune_mentors(classroom, ways)
 
 
 def _sizes(circumstances: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.errors import ClassroomError
-from classroomkd.mentors.tuning import Tuned, Variant, tuned
+from classroomkd.mentors.compiled import Compiled
+from classroomkd.mentors.fold import fold_batch_norm
 from classroomkd.methods import Outputs
 from classroomkd.methods.base import shown_stages
 
@@ -102,7 +103,7 @@ class Mentor:
         self.name = name
         self.role = role
         self.adapter: Adapter = adapter or ClassOrder(class_map)
-        self._tuned: Tuned | None = None
+        self._fast: nn.Module | None = None
         self._visits: torch.device | None = None
 
     @property
@@ -115,23 +116,19 @@ class Mentor:
         """Whether its network is in the host's memory, and on the device for its turn only."""
         return self._visits is not None
 
-    @property
-    def variant(self) -> Variant | None:
-        """The way in which it runs, if it was told one."""
-        return self._tuned and self._tuned.variant
-
-    def run_as(self, variant: Variant, example: Tensor) -> None:
-        """Run the network in another way from now on, with the same results; see `tuning`.
+    def speed_up(self, example: Tensor, *, compiled: bool = False) -> None:
+        """Run a copy with its batch normalisation folded from now on, with the same results.
 
         Args:
-            variant: the way.
-            example: images as it will see them, on its device.
+            example: images as it will see them.
+            compiled: whether by `torch.compile`, too, from its next call on.
         """
-        self._tuned = tuned(self.network, variant, example)
+        folded = fold_batch_norm(self.network, example)
+        self._fast = Compiled(folded) if compiled else folded
 
     def to(self, device: torch.device | str, memory_format: torch.memory_format) -> Self:
         """Move the network, which then runs as it is; returns itself."""
-        self._tuned = self._visits = None
+        self._fast = self._visits = None
         self.network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         self.adapter.to(device)
         return self
@@ -202,8 +199,8 @@ class Mentor:
                 tensor.data = data
 
     def _frozen(self) -> nn.Module:
-        if self._tuned is not None:
-            return self._tuned
+        if self._fast is not None:
+            return self._fast
         if self.network.training:  # somebody called train() on it
             self.network.eval()
         return self.network

@@ -1,7 +1,8 @@
 """Batch normalisation folded into the layer before it, in any network, without tracing its code.
 
 A frozen normalisation is a scale and a shift of each channel, which the weights of a convolution
-or linear layer in front of it can take over. Which layers these are is seen by running the network.
+or linear layer in front of it can take over. Which layers these are is seen by running the network,
+and whether they can is seen by its outputs.
 """
 
 import inspect
@@ -14,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
-from torch.utils._python_dispatch import TorchDispatchMode
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 TOLERANCE = 1e-4  # of an output's largest value, in float32
 
@@ -52,10 +52,10 @@ def fold_batch_norm(network: nn.Module, example: Tensor) -> nn.Module:
 def find_folds(network: nn.Module, example: Tensor) -> tuple[Fold, ...]:
     """The batch normalisations that can be folded without a change of results.
 
-    One can if its input is what a convolution or linear layer gave, nothing else uses that, both
-    are called once in a pass, and the folded network's outputs are those of the network, on the
-    example and on fresh random images: on the CPU, where float32 is not rounded to TF32. Of folds
-    that fail together, those that hold are kept.
+    One can if its input is what a convolution or linear layer gave, both are called once in a pass,
+    and the folded network's outputs are those of the network, on the example and on fresh random
+    images: on the CPU, where float32 is not rounded to TF32. Of folds that fail together, those
+    that hold are kept.
 
     Args:
         network: stays as it is, on any device.
@@ -72,14 +72,17 @@ def find_folds(network: nn.Module, example: Tensor) -> tuple[Fold, ...]:
 
     def holds(folds: Sequence[Fold]) -> bool:
         folded = apply_folds(original, folds)
-        given = (answers(folded, images) for images in (example, fresh))
+        try:
+            given = [answers(folded, images) for images in (example, fresh)]
+        except AttributeError:  # something else reads the normalisation's tensors
+            return False
         return all(
             relative_error(a, b) <= TOLERANCE
-            for answers, right in zip(given, wanted, strict=True)
-            for a, b in zip(answers, right, strict=True)
+            for answer, right in zip(given, wanted, strict=True)
+            for a, b in zip(answer, right, strict=True)
         )
 
-    return tuple(_keep_those_that_hold(_candidates(original, example), holds))
+    return tuple(_keep_those_that_hold(_neighbours(original, example), holds))
 
 
 def apply_folds(network: nn.Module, folds: Sequence[Fold]) -> nn.Module:
@@ -106,22 +109,18 @@ def relative_error(given: Tensor, wanted: Tensor) -> float:
 
 @torch.no_grad()
 def answers(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """Every tensor that a network answers, in any of the ways that it can be asked."""
-    return [tensor for ask in _ways(network) for tensor in tensors_of(ask(images))]
-
-
-def _ways(network: nn.Module) -> list[Callable[[Tensor], Any]]:
-    """`forward`, and, where there is one, `forward_stages` with all that it can show."""
+    """Every tensor that a network answers: `forward`, and `forward_stages` where there is one."""
     stages: Any = getattr(network, "forward_stages", None)
-    if stages is None:
-        return [network]
-    if "preactivations" not in inspect.signature(stages).parameters:
-        return [network, stages]
-    return [network, stages, lambda images: stages(images, preactivations=True)]
+    given = [network(images)]
+    if stages is not None:
+        given.append(stages(images))
+        if "preactivations" in inspect.signature(stages).parameters:
+            given.append(stages(images, preactivations=True))
+    return list(tensors_of(given))
 
 
 def tensors_of(answer: Any) -> Iterator[Tensor]:
-    """Every tensor in what a network answers."""
+    """The tensors in a network's answer, of any structure."""
     if isinstance(answer, Tensor):
         yield answer
     elif isinstance(answer, Mapping | list | tuple):
@@ -143,71 +142,32 @@ def _keep_those_that_hold(
     )
 
 
-def _candidates(network: nn.Module, example: Tensor) -> list[Fold]:
-    """The folds that every way of asking the network allows."""
-    passes = []
-    for way in range(len(_ways(network))):
-        copy = deepcopy(network)  # one for each, so that no hook outlives it
-        with torch.no_grad(), _Watch(copy) as watch:
-            answer = _ways(copy)[way](example)
-        passes.append(watch.folds(answer))
-    return [fold for fold in passes[0] if all(fold in others for others in passes[1:])]
+def _neighbours(network: nn.Module, example: Tensor) -> list[Fold]:
+    """Layers and normalisations that are called once, the one with what the other gave."""
+    copy, calls = deepcopy(network), Counter[str]()  # so that no hook outlives the copy
+    given: dict[int, tuple[str, Tensor]] = {}  # by id; the tensor is kept, hence its id
+    found: list[Fold] = []
 
-
-class _Watch(TorchDispatchMode):
-    """Sees which layers' outputs go into a batch normalisation and nowhere else."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-        self.given: dict[int, tuple[Tensor, str]] = {}  # by id; the tensor is kept, hence its id
-        self.taken: dict[str, int] = {}  # a norm's input
-        self.norm_tensors: dict[str, set[int]] = {}
-        self.used: set[int] = set()  # by operations outside of norms
-        self.in_norm = False
-        for name, module in network.named_modules():
-            if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and not is_parametrized(module):
-                module.register_forward_hook(self._after_layer(name))
-            elif type(module) in NORMS and module.running_mean is not None:
-                tensors = (*module.parameters(), *module.buffers())
-                self.norm_tensors[name] = {id(tensor) for tensor in tensors}
-                module.register_forward_pre_hook(self._before_norm(name))
-                module.register_forward_hook(self._after_norm)
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if not self.in_norm:
-            self.used.update(map(id, tensors_of([*args, *(kwargs or {}).values()])))
-        return func(*args, **(kwargs or {}))
-
-    def folds(self, answer: Any) -> list[Fold]:
-        """What can be folded, after a pass with this answer."""
-        used = self.used | set(map(id, tensors_of(answer)))
-        found = []
-        for norm, tensor in self.taken.items():
-            _, layer = self.given.get(tensor, (None, ""))
-            once = layer and self.calls[layer] == self.calls[norm] == 1
-            if once and not used & {tensor, *self.norm_tensors[norm]}:
-                found.append(Fold(layer, norm))
-        return found
-
-    def _after_layer(self, name: str) -> Callable[..., None]:
+    def after_layer(name: str) -> Callable[..., None]:
         def note(module: nn.Module, args: Any, output: Tensor) -> None:
-            self.calls[name] += 1
-            if output.ndim == 2 or not isinstance(module, nn.Linear):  # else channels are not dim 1
-                self.given[id(output)] = output, name
-                self.used.discard(id(output))  # an earlier tensor's, or the layer's own
+            calls[name] += 1
+            given[id(output)] = name, output
 
         return note
 
-    def _before_norm(self, name: str) -> Callable[..., None]:
+    def before_norm(name: str) -> Callable[..., None]:
         def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self.calls[name] += 1
-            self.taken[name] = id(args[0])
-            self.in_norm = True
+            calls[name] += 1
+            if id(args[0]) in given:
+                found.append(Fold(given[id(args[0])][0], name))
 
         return note
 
-    def _after_norm(self, *_: Any) -> None:
-        self.in_norm = False
+    for name, module in copy.named_modules():
+        if isinstance(module, LAYERS) and not is_parametrized(module):
+            module.register_forward_hook(after_layer(name))
+        elif type(module) in NORMS and module.running_mean is not None:
+            module.register_forward_pre_hook(before_norm(name))
+    with torch.no_grad():
+        copy(example)
+    return [fold for fold in found if calls[fold.layer] == calls[fold.norm] == 1]
