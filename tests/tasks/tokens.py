@@ -19,7 +19,7 @@ from classroomkd.core import make_signals
 from classroomkd.data.draws import Draws, permutation
 from classroomkd.data.epochs import Epochs
 from classroomkd.mentors import LearningMentor, Mentor
-from classroomkd.tasks.base import Saved, Task
+from classroomkd.tasks.base import Saved, Task, alone
 from classroomkd.tasks.registry import register_task
 
 WORDS, TAGS, LENGTH, PAD = 12, ("low", "same", "high"), 8, 0
@@ -189,11 +189,12 @@ class Tokens(Task):
         return {"data": dataset.fingerprint, "seed": self.recipe.seed, "tags": list(TAGS)}
 
     @torch.no_grad()
-    def evaluate(self, network, loader):
+    def evaluate(self, network, loader, all_gather=alone):
         right = total = 0.0
         for batch in loader:
             hits = (network(batch.tokens).argmax(-1) == batch.target) * batch.mask
             right, total = right + hits.sum().item(), total + batch.mask.sum().item()
+        right, total = (sum(counts) for counts in zip(*all_gather((right, total)), strict=True))
         return {"accuracy": 100 * right / total}
 
     def save(self, student, folder, dataset, epoch, result):

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -40,6 +41,8 @@ class Epochs(ABC):
     >>> numbers.set_epoch(3)
     >>> len(numbers), numbers.view, list(numbers)
     (2, 1, [tensor([2, 3]), tensor([6, 7])])
+    >>> list(Numbers(10, 4, repeat=None, drop_last=False, part=(0, 1)).every(1, 2))
+    [tensor([4, 5, 6, 7])]
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Epochs(ABC):
         self.drop_last = drop_last
         self.part = part
         self.epoch = 0
+        self._turns = slice(None)
 
     @property
     @abstractmethod
@@ -94,8 +98,17 @@ class Epochs(ABC):
         """The number of the views that the next iteration shows, from 0."""
         return self.epoch % self.repeat if self.repeat else self.epoch
 
+    def every(self, first: int, step: int) -> Self:
+        """The same loader, showing whole batches ``first``, ``first + step``, ... and no others.
+
+        Its length and `samples` stay those of all batches.
+        """
+        some = copy(self)
+        some._turns = slice(first, None, step)
+        return some
+
     def own(self, samples: Tensor) -> list[Tensor]:
         """Of an epoch's samples ``[..., n]``, in order, those of this part of each batch."""
         place, count = self.part
-        batches = samples.split(self.batch_size, dim=-1)[: len(self)]
+        batches = samples.split(self.batch_size, dim=-1)[: len(self)][self._turns]
         return [batch.chunk(count, dim=-1)[place] for batch in batches]

@@ -1,12 +1,15 @@
-"""Evaluating a run's student again, from its folder alone."""
+"""Evaluating a student: in all processes of a team, or again from its run folder alone."""
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from classroomkd.data.epochs import Epochs
+from classroomkd.engine.devices import DistContext
 from classroomkd.engine.places import choose_device, task_of
 from classroomkd.engine.runs import RunFolder
 from classroomkd.errors import ClassroomError
+from classroomkd.tasks.base import Task
 
 
 class Evaluated(NamedTuple):
@@ -15,6 +18,23 @@ class Evaluated(NamedTuple):
     model: str
     dataset: str
     epoch: int
+
+
+def evaluate_together(
+    task: Task, network: Any, loader: Epochs, team: DistContext
+) -> dict[str, float]:
+    """Evaluate a network in all processes of a team, each on whole batches in turn.
+
+    Results are those of one process: a batch is the same batch, whoever sees it.
+
+    Args:
+        task: whose `evaluate` it is.
+        network: the same in each process, but for its buffers: those of the first process count.
+        loader: of all batches, in each process.
+        team: all of which call this.
+    """
+    with team.first_buffers(network):
+        return task.evaluate(network, loader.every(team.rank, team.size), team.all_gather)
 
 
 def evaluate_run(

@@ -15,7 +15,8 @@ from classroomkd.core import Lesson
 from classroomkd.engine.balance import FirstLesson
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.classroom import Classroom
-from classroomkd.engine.devices import DistContext, join, must_start, start
+from classroomkd.engine.devices import SINGLE_PROCESS, DistContext, join, must_start, start
+from classroomkd.engine.evaluate_run import evaluate_together
 from classroomkd.engine.meter import EpochMeter
 from classroomkd.engine.runs import RunFolder, environment
 from classroomkd.engine.trainer import fit
@@ -97,9 +98,9 @@ def _train_together(
         run.write_json("environment.json", circumstances)
         say(_sizes(circumstances))
     meter = EpochMeter([mentor.name for mentor in classroom.mentors])
-    record = _Record(run, classroom, meter, say)
-    first = FirstLesson(recipe, classroom.student, classroom.method, say)
     divided = team.size > 1 and recipe.train.student_placement == "shard"  # so are its gradients
+    record = _Record(run, classroom, meter, say, SINGLE_PROCESS if divided else team)
+    first = FirstLesson(recipe, classroom.student, classroom.method, say)
     classroom.first = None if resume or divided else first
 
     def on_lesson(lesson: Lesson) -> None:
@@ -111,7 +112,7 @@ def _train_together(
         fit(
             classroom,
             on_lesson=on_lesson,
-            on_epoch=record.epoch if team.first else _nothing,
+            on_epoch=record.epoch,
             checkpoint=run.checkpoint,
             resume=resume,
             progress=progress and team.first,
@@ -119,7 +120,7 @@ def _train_together(
         )
     finally:
         classroom.mentor_outputs.close()
-    return team.broadcast(summarize(run, classroom) if team.first else {})
+    return summarize(run, classroom)
 
 
 @contextmanager
@@ -167,10 +168,22 @@ def _circumstances(classroom: Classroom, team: DistContext) -> dict[str, Any]:
 
 
 class _Record:
-    """Writes down each epoch: its row, its student, and the best student so far."""
+    """Evaluates the student after each epoch; the first process writes, and keeps the best so far.
 
-    def __init__(self, run: RunFolder, classroom: Classroom, meter: EpochMeter, say: Say) -> None:
+    Args:
+        run: written to.
+        classroom: whose student it is.
+        meter: of the epoch's lessons.
+        say: told about each epoch.
+        team: the processes that evaluate together: the first alone where only it has the student
+            whole.
+    """
+
+    def __init__(
+        self, run: RunFolder, classroom: Classroom, meter: EpochMeter, say: Say, team: DistContext
+    ) -> None:
         self.run, self.classroom, self.meter, self.say = run, classroom, meter, say
+        self.team = team
         self.headline = f"dev_{classroom.headline}"
         self.begun = perf_counter()
         self.extra = classroom.method.extra_epochs
@@ -192,8 +205,10 @@ class _Record:
             )
         dev = self.classroom.dev
         if dev is not None:
-            results = self.classroom.task.evaluate(student, dev)
+            results = evaluate_together(self.classroom.task, student, dev, self.team)
             row |= {f"dev_{name}": value for name, value in results.items()}
+        if not self.team.first:
+            return
         result = row.get(self.headline)
         if result is not None and math.isnan(result):  # nobody to judge by
             result = None
@@ -236,11 +251,15 @@ class _Record:
 
 
 def summarize(run: RunFolder, classroom: Classroom) -> dict[str, Any]:
-    """Write ``summary.json``: the last and the chosen student, judged on the test set if it may."""
-    task, loader = classroom.task, None
+    """Write ``summary.json``: the last and the chosen student, judged on the test set if it may.
+
+    All processes of the classroom's team judge; the first writes.
+    """
+    task, team, loader = classroom.task, classroom.team, None
     if classroom.recipe.train.test:
-        test_set = task.test_set()
-        for note in test_set.notes:
+        with team.first_ahead():
+            test_set = task.test_set()
+        for note in test_set.notes if team.first else ():
             print(note, file=sys.stderr)
         loader = task.plain_loader(test_set)
     summary: dict[str, Any] = {
@@ -259,9 +278,11 @@ def summarize(run: RunFolder, classroom: Classroom) -> dict[str, Any]:
         summary[key] = {"epoch": saved.epoch, f"dev_{task.headline}": saved.result}
         if loader is None:
             continue
-        if key == "best":
+        if key == "best" and team.first:
             task.illustrate(classroom, student, run.path)
-        results = task.evaluate(student, loader)
+        results = evaluate_together(task, student, loader, team)
         summary[key] |= {f"test_{name}": round(value, 4) for name, value in results.items()}
-    run.write_json("summary.json", summary)
+    if team.first:
+        run.write_json("summary.json", summary)
+    team.barrier()
     return summary

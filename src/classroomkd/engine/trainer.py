@@ -160,7 +160,10 @@ class _Bar(TQDMProgressBar):
 
 
 class _EpochEnd(Callback):
-    """Shows the student to judge (the average, if there is one), then saves all atomically."""
+    """Shows the student to judge (the average, if there is one), then saves all atomically.
+
+    Every process shows its own; of a divided student, only the first has it whole.
+    """
 
     def __init__(
         self, on_epoch: EpochEnd, checkpoint: Path | None, average: EMAWeightAveraging | None
@@ -198,7 +201,8 @@ def fit(
     Args:
         classroom: whose student is trained in place.
         on_lesson: called with each lesson.
-        on_epoch: called after each epoch: its number, the student to judge, the learning rate.
+        on_epoch: called after each epoch, in each process that has the student whole: its number,
+            the student to judge, the learning rate.
         checkpoint: file for the state after each epoch, or None to keep none.
         resume: continue from ``checkpoint``.
         progress: whether to show a bar.

@@ -9,7 +9,7 @@ Shapes: ``B`` samples of a batch, ``M`` mentors, ``U`` units of a sample, ``K`` 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
@@ -23,6 +23,15 @@ from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 from classroomkd.methods import Outputs
 from classroomkd.methods.base import outputs_as_signals, read_outputs
+
+AllGather = Callable[[Any], list[Any]]
+"""Every process's value, by process: each of those that evaluate together calls it alike. Values
+are pickled: tensors go by way of the host."""
+
+
+def alone(value: Any) -> list[Any]:
+    """What `AllGather` is in a process by itself."""
+    return [value]
 
 
 class SampleSet(Protocol):
@@ -184,8 +193,19 @@ class Task(ABC):
         raise NotImplementedError(f"the task '{self.name}' has no bank")
 
     @abstractmethod
-    def evaluate(self, network: Any, loader: Epochs) -> dict[str, float]:
-        """How well a network does on plain views: `headline` and other results by name."""
+    def evaluate(
+        self, network: Any, loader: Epochs, all_gather: AllGather = alone
+    ) -> dict[str, float]:
+        """How well a network does on plain views: `headline` and other results by name.
+
+        Several processes may share the batches. Each then puts what it found together with what
+        the others found, and all have the results of one process that sees every batch.
+
+        Args:
+            network: on the loader's device.
+            loader: of this process's batches, which may be none; its ``dataset`` is the whole set.
+            all_gather: called once, after the last batch.
+        """
 
     @abstractmethod
     def save(

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from classroomkd.engine.devices.gather import GatherForOneLoss, all_gather
 from classroomkd.engine.devices.norm import JointBatchNorm
@@ -112,6 +113,26 @@ class DistContext:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def first_buffers(self, network: nn.Module) -> Iterator[None]:
+        """A network with the first process's buffers, such as the statistics that are saved.
+
+        Weights are alike in all processes; statistics that each takes of its part are not.
+        """
+        own = [buffer.clone() for buffer in network.buffers()] if self.size > 1 else []
+        self._set_buffers(network, self.broadcast([b.cpu() for b in own] if self.first else []))
+        try:
+            yield
+        finally:
+            self._set_buffers(network, own)
+
+    @torch.no_grad()
+    def _set_buffers(self, network: nn.Module, values: list[Tensor]) -> None:
+        if self.first:
+            return
+        for buffer, value in zip(network.buffers(), values, strict=True):
+            buffer.copy_(value)
 
     @contextmanager
     def first_ahead(self) -> Iterator[None]:

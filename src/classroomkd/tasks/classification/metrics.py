@@ -10,16 +10,23 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from classroomkd.data import Batch
+from classroomkd.tasks.base import AllGather, alone
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, batches: Iterable[Batch], num_classes: int) -> dict[str, float]:
+def evaluate(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    num_classes: int,
+    all_gather: AllGather = alone,
+) -> dict[str, float]:
     """How well a network classifies, in eval mode and float32; its mode is restored.
 
     Args:
         network: images in [0, 1] to logits ``[B, C]``.
-        batches: on the network's device.
+        batches: on the network's device; of several processes, each has some.
         num_classes: ``C``.
+        all_gather: see `classroomkd.tasks.base.Task.evaluate`.
 
     Returns:
         ``top1`` and ``top5`` accuracy in percent (of all samples, not of classes), ``nll``, the
@@ -27,13 +34,13 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], num_classes: int) -> 
         percent (15 bins).
     """
     device = next(network.parameters()).device
-    alone: Any = {"sync_on_compute": False}  # in a training of several processes, one judges
+    own: Any = {"sync_on_compute": False}  # `all_gather` says who else has seen any
     top5 = min(5, num_classes)
     metrics = MetricCollection(
         {
-            "top1": MulticlassAccuracy(num_classes, average="micro", **alone),
-            "top5": MulticlassAccuracy(num_classes, top_k=top5, average="micro", **alone),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15, **alone),
+            "top1": MulticlassAccuracy(num_classes, average="micro", **own),
+            "top5": MulticlassAccuracy(num_classes, top_k=top5, average="micro", **own),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15, **own),
         }
     ).to(device)
     nll = torch.zeros((), dtype=torch.float64, device=device)
@@ -46,10 +53,16 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], num_classes: int) -> 
         nll += F.cross_entropy(logits, batch.target, reduction="sum")
         count += len(batch.target)
     network.train(training)
+    (metrics, nll, count), *others = all_gather((metrics.cpu(), nll.item(), count))
+    for found, other_nll, other_count in others:
+        for name, metric in metrics.items():
+            metric.merge_state(found[name])
+        nll, count = nll + other_nll, count + other_count
+    metrics["ece"].set_dtype(torch.float64)  # sums then do not depend on the order of batches
     percent = {name: 100 * value.item() for name, value in metrics.compute().items()}
     return {
         **{k: percent[k] for k in ("top1", "top5")},
-        "nll": nll.item() / count,
+        "nll": nll / count,
         "ece": percent["ece"],
     }
 

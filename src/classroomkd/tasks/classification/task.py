@@ -31,7 +31,7 @@ from classroomkd.models import (
     save_student,
 )
 from classroomkd.models.external.pixels import FitPixels
-from classroomkd.tasks.base import Finding, Saved, Task
+from classroomkd.tasks.base import AllGather, Finding, Saved, Task, alone
 from classroomkd.tasks.classification.images import Data, View
 from classroomkd.tasks.classification.mentor import open_mentor
 from classroomkd.tasks.classification.metrics import accuracy, evaluate
@@ -168,9 +168,11 @@ class Classification(Task):
             top=recipe.bank.top if recipe.bank else None,
         )
 
-    def evaluate(self, network: Network, loader: ViewLoader) -> dict[str, float]:
+    def evaluate(
+        self, network: Network, loader: ViewLoader, all_gather: AllGather = alone
+    ) -> dict[str, float]:
         """Accuracies, likelihood and calibration; see `evaluate`."""
-        return evaluate(network, loader, len(loader.dataset.classes))
+        return evaluate(network, loader, len(loader.dataset.classes), all_gather)
 
     def evaluate_mentor(self, mentor: Mentor, loader: ViewLoader) -> float:
         """A mentor's accuracy, in percent."""

@@ -14,7 +14,7 @@ from classroomkd.errors import ClassroomError
 from classroomkd.mentors import Mentor
 from classroomkd.methods import Outputs, method_class
 from classroomkd.methods.base import read_outputs
-from classroomkd.tasks.base import Finding, Place, Saved, Task
+from classroomkd.tasks.base import AllGather, Finding, Place, Saved, Task, alone
 from classroomkd.tasks.pose.data import (
     PersonSet,
     PoseBatch,
@@ -204,9 +204,12 @@ class Pose(Task):
             "top": recipe.bank.top if recipe.bank else None,
         }
 
-    def evaluate(self, network: PoseNetwork, loader: PoseLoader) -> dict[str, float]:
+    def evaluate(
+        self, network: PoseNetwork, loader: PoseLoader, all_gather: AllGather = alone
+    ) -> dict[str, float]:
         """How well a student finds joints in plain crops; see `evaluate_pose`."""
-        return evaluate_pose(network, loader, loader.persons, flip=self.recipe.loss.flip_test)[0]
+        flip = self.recipe.loss.flip_test
+        return evaluate_pose(network, loader, loader.persons, flip=flip, all_gather=all_gather)[0]
 
     def save(
         self,

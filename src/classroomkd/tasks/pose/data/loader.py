@@ -138,9 +138,10 @@ class PoseLoader(Epochs):
         return int(choose_levels(scale * most, LEVELS).max()) + 1 if len(scale) else 1
 
     def __iter__(self) -> Iterator[PoseBatch]:
-        if not len(self):
+        own = self.own(self._rows())
+        if not own:
             return
-        rows, count = torch.cat(self.own(self._rows())), self.batch_size // self.part[1]
+        rows, count = torch.cat(own), self.batch_size // self.part[1]
         frames, mirrored = self._frames(rows)
         level = choose_levels(frames.scale, LEVELS)
         look = Look(self.persons.image[rows], level, frames.centre, frames.matrix)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from classroomkd.errors import ClassroomError
+from classroomkd.tasks.base import AllGather, alone
 from classroomkd.tasks.pose.data.loader import PoseBatch
 from classroomkd.tasks.pose.data.persons import PersonSet
 from classroomkd.tasks.pose.metrics.coco_ap import (
@@ -38,12 +39,13 @@ def evaluate_pose(
     annotations: Path | str | None = None,
     metrics: Iterable[Metric] | None = None,
     nms: float | None = 0.9,
+    all_gather: AllGather = alone,
 ) -> tuple[dict[str, float], Details]:
     """How near a network comes to the true joints of a set's persons.
 
     Args:
         network: the joints' finder.
-        loader: plain views of all the persons, on the network's device.
+        loader: plain views of all the persons, or of this process's, on the network's device.
         persons: who is shown.
         flip: with the flip test (see `predictions`).
         annotations: COCO annotations for AP to be judged against as a whole, crowds and persons
@@ -52,6 +54,7 @@ def evaluate_pose(
         metrics: ``"ap"``, ``"pck"`` or both; PCK for joints of LSP and MPII, and else AP.
         nms: for AP from detected boxes, the OKS from which two persons are the same one; None to
             keep all.
+        all_gather: see `classroomkd.tasks.base.Task.evaluate`.
 
     Returns:
         Numbers in percent by name (``AP``, ``AP50``, ``AP75``, ``APm``, ``APl``, ``AR``;
@@ -69,7 +72,7 @@ def evaluate_pose(
             f"{network.name} finds {', '.join(network.joint_names)}, but {persons.name} has"
             f" {', '.join(persons.joints.names)}: a network is judged by its own joints"
         )
-    found = predictions(network, loader, flip=flip).ordered(persons)
+    found = predictions(network, loader, flip=flip, all_gather=all_gather).ordered(persons)
     return judge_pose(found, persons, annotations=annotations, metrics=metrics, nms=nms)
 
 

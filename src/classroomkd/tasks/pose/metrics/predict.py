@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from classroomkd.errors import ClassroomError
+from classroomkd.tasks.base import AllGather, alone
 from classroomkd.tasks.pose.data.crop import apply_affine
 from classroomkd.tasks.pose.data.loader import PoseBatch, PoseLoader
 from classroomkd.tasks.pose.data.persons import PersonSet
@@ -48,7 +49,11 @@ class Predictions(NamedTuple):
 
 @torch.inference_mode()
 def predictions(
-    network: PoseNetwork, batches: Iterable[PoseBatch], *, flip: bool = True
+    network: PoseNetwork,
+    batches: Iterable[PoseBatch],
+    *,
+    flip: bool = True,
+    all_gather: AllGather = alone,
 ) -> Predictions:
     """Where a network sees joints, in eval mode and float32; its mode is restored.
 
@@ -56,6 +61,7 @@ def predictions(
         network: the joints' finder.
         batches: `PoseBatch`es of plain views, on the network's device.
         flip: average its outputs on each crop and on the mirrored one (the flip test).
+        all_gather: see `classroomkd.tasks.base.Task.evaluate`; all processes' persons are returned.
 
     Raises:
         ValueError: if a loader's views are not plain.
@@ -70,9 +76,11 @@ def predictions(
             points, confidence = network.codec.decode(tuple(block.float() for block in outputs))
             points = _resized(points, network.input_size, batch.images.shape[-2:])
             parts.append((apply_affine(batch.inverse, points), confidence.float(), batch.index))
-    if not parts:
+    own = tuple(torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    shares = [share for share in all_gather(own) if share]
+    if not shares:
         raise ClassroomError("there is nobody to judge the network by: the set is empty")
-    points, confidence, index = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    points, confidence, index = (torch.cat(share) for share in zip(*shares, strict=True))
     if not (points.isfinite().all() and confidence.isfinite().all()):
         raise ClassroomError(
             "the network's outputs are not finite: the run diverged; lower the learning rate"
