@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: cards demo test test-slow test-golden lint bench bench-speed bench-costs bench-strength format clean
+.PHONY: cards demo test test-processes test-slow test-golden lint bench bench-speed bench-costs bench-strength format clean
 
 demo: .venv/installed  ## Train a small classroom on handwritten digits and write a report.
 	$(BIN)/classroomkd demo --out runs/demo
 
 test: .venv/installed  ## The tests that decide whether a change lands.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+test-processes: .venv/installed  ## Several processes train and evaluate: these decide, too.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m processes --durations=5 tests/engine tests/tasks
 
 test-slow: .venv/installed  ## The tests that take minutes.
 	$(BIN)/python -m pytest -q -m slow

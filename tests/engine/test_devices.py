@@ -15,6 +15,7 @@ from classroomkd.config.training import Train
 from classroomkd.data import ViewLoader, load_image_set
 from classroomkd.engine.build import build_classroom
 from classroomkd.engine.devices import SINGLE_PROCESS, DistContext, join, must_start, start
+from classroomkd.engine.evaluate_run import evaluate_run
 from classroomkd.engine.run import train
 from classroomkd.engine.runs import RunFolder
 from classroomkd.engine.step import training_step
@@ -50,10 +51,18 @@ def assert_same_run(one, other, tolerance=2e-3):
         torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance, msg=name)
 
 
+def assert_evaluated(run):
+    """What several processes found about the chosen student, one finds, too."""
+    said = run.read_json("summary.json")["best"]
+    for name, value in evaluate_run(run.path)[1].items():
+        assert said[f"test_{name}"] == pytest.approx(value, abs=1e-3, nan_ok=True), name
+
+
 def test_two_processes_train_what_one_does(digits_recipe, tmp_path):
     one, _ = trained(digits_recipe(train=SLOWLY), tmp_path / "one")
     two, said = trained(digits_recipe(train={"devices": 2, **SLOWLY}), tmp_path / "two")
     assert_same_run(one, two)
+    assert_evaluated(two)
     assert said[0] == "batches of 128 (64 in each of 2 processes), learning rate 0.005"
     assert [line.split("  ")[0] for line in said[1:]] == ["epoch 1/2", "epoch 2/2"]
     environment = two.read_json("environment.json")
@@ -166,6 +175,7 @@ def check_exchange(say):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_what_is_exchanged_is_what_one_process_would_have():
     said = []
     start(2, check_exchange, (), said.append)
@@ -192,7 +202,10 @@ def end(how, say):
     [
         ("killed", ClassroomError, r"process 2 of 2 was ended by SIGKILL.*--resume"),
         ("left", ClassroomError, r"process 2 of 2 was ended with exit code 7.*__main__"),
-        ("mistaken", ClassroomError, r"^the file is damaged: mend it$"),
+        pytest.param(
+            *("mistaken", ClassroomError, r"^the file is damaged: mend it$"),
+            marks=pytest.mark.processes,
+        ),
         ("faulty", RuntimeError, r"ZeroDivisionError: a fault of the program"),
     ],
 )
@@ -211,7 +224,7 @@ PEERS = [{"model": "resnet8", "train": True}, {"model": "resnet8", "train": True
         {"method": {"name": "classroom", "group": "batch"}},
         {"method": {"name": "classroom", "compat": "official"}},
         {"method": {"name": "rkd"}},
-        {"method": {"name": "crd"}},
+        pytest.param({"method": {"name": "crd"}}, marks=pytest.mark.processes),
         {"method": {"name": "fitnets"}},
         {"method": {"name": "dml"}, "mentors": PEERS},
         {"data": {"mix": {"mixup": 0.8}, "copies": 2}},
@@ -235,6 +248,7 @@ def test_statistics_of_a_part_are_the_users_choice(digits_recipe, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_sharded_mentors_say_what_replicated_ones_say(digits_recipe, tmp_path):
     third = digits_recipe().mentors[0].model_dump(exclude_none=True) | {"name": "third"}
     mentors = [m.model_dump(exclude_none=True) for m in digits_recipe().mentors] + [third]
@@ -279,6 +293,7 @@ def test_two_processes_fill_and_read_a_bank(digits_recipe, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_an_interrupted_run_of_two_ends_as_if_it_had_not_been(digits_recipe, tmp_path):
     recipe = digits_recipe(train={"epochs": 3, "devices": 2})
     whole, _ = trained(recipe, tmp_path / "whole")
@@ -298,6 +313,7 @@ def test_an_interrupted_run_of_two_ends_as_if_it_had_not_been(digits_recipe, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_torchrun_goes_on_with_what_one_process_began(digits_recipe, tmp_path):
     recipe = digits_recipe(train=SLOWLY)
     whole, _ = trained(recipe, tmp_path / "whole")

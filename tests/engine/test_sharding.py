@@ -43,7 +43,7 @@ def test_one_process_has_nothing_to_divide(digits_recipe, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.processes),
         {"method": {"name": "simkd"}, "train": {"clip": 0.5}},
         {"method": {"name": "dml"}, "mentors": PEERS, "train": {"clip": 0.5}},
         {"train": {"optimizer": {"name": "adamw", "lr": 2e-5}}},
@@ -162,6 +162,7 @@ def check_division(say):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_each_process_keeps_a_part_of_weights_and_of_the_optimizers_state():
     said = []
     start(2, check_division, (), said.append)

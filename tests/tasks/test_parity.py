@@ -145,8 +145,17 @@ def works(feature, make, task, tmp_path):
             assert all(0 < row["asked"] <= 1 for row in run.read_csv("classroom.csv"))
 
 
+# Of images, other tests run the slow ones; so does one of poses for several processes.
+LANDING = {("sharded student", "pose"), ("sharded mentors", "pose")}
+
+
+def marks(*cell):
+    slow = [pytest.mark.slow] if cell[0] in SLOW else []
+    return slow + [pytest.mark.processes] * (cell in LANDING)
+
+
 CELLS = [
-    pytest.param(feature, task, marks=pytest.mark.slow if feature in SLOW else ())
+    pytest.param(feature, task, marks=marks(feature, task))
     for feature in FEATURES
     for task in TASKS
 ]

@@ -12,7 +12,7 @@ from classroomkd.errors import ClassroomError
 from classroomkd.tasks.base import Place
 from classroomkd.tasks.pose.data import PoseLoader, PoseViews
 from classroomkd.tasks.pose.task import Pose
-from tests.engine.test_devices import assert_same_run, trained
+from tests.engine.test_devices import assert_evaluated, assert_same_run, trained
 from tests.tasks.pose.engine.conftest import pose_recipe
 
 pytestmark = pytest.mark.timeout(1200)  # processes take their time to start on a busy machine
@@ -136,7 +136,7 @@ def test_a_lesson_of_two_processes_is_that_of_one(persons, mentor_runs, changes)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("score", ["likelihood", "oks"])
+@pytest.mark.parametrize("score", [pytest.param("likelihood", marks=pytest.mark.processes), "oks"])
 def test_two_processes_train_what_one_does(persons, mentor_runs, tmp_path, score):
     def recipe(**options):
         return pose_recipe(
@@ -150,6 +150,7 @@ def test_two_processes_train_what_one_does(persons, mentor_runs, tmp_path, score
     one, _ = trained(recipe(), tmp_path / "one")
     two, said = trained(recipe(devices=2), tmp_path / "two")
     assert_same_run(one, two)
+    assert_evaluated(two)
     assert "batches of 16 (8 in each of 2 processes), learning rate 0.001" in said
     for row in zip(one.read_csv("metrics.csv"), two.read_csv("metrics.csv"), strict=True):
         assert row[0]["dev_OKS"] == pytest.approx(row[1]["dev_OKS"], abs=0.1)
