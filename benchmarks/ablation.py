@@ -6,8 +6,6 @@ channels_last). ``autocast`` converts the mentors' weights at each call, ``bf16`
 converted; ``folded`` has batch normalisation in the weights before it, ``compiled`` is
 `torch.compile` with frozen weights. The last row gives each mentor the way in which it was the
 fastest by itself.
-
-With one thread on a CPU, what counts is the time that this process computes.
 """
 
 import csv
@@ -16,14 +14,13 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
-from time import perf_counter, process_time
 from typing import Annotated, Any
 
 import torch
 import typer
 from torch import Tensor, nn
 
-from benchmarks.timing import ratios
+from benchmarks.timing import own_clock, ratios
 from benchmarks.variants import Settings, build_bench, build_loader, build_mentors, plain_loop
 from classroomkd.engine.memory import keep_freed_memory
 from classroomkd.engine.places import choose_device
@@ -107,8 +104,7 @@ class Lineup:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.device = settings, choose_device("auto")
-        alone = self.device.type == "cpu" and torch.get_num_threads() == 1
-        self.clock = process_time if alone else perf_counter
+        self.clock = own_clock(self.device)
         mentors = build_mentors(settings, self.device)
         self.classroom = build_bench(settings, self.device, mentors)
         self.classroom.begin_epoch(0)

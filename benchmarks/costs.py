@@ -57,7 +57,12 @@ def run_costs(
     classroom = build_bench(settings, device)
     classroom.begin_epoch(0)
     batch = next(iter(classroom.train))
-    lessons = {name: _Lessons(name, classroom, batch) for name in names or list_methods()}
+    lessons: dict[str, _Lessons] = {}
+    for name in names or list_methods():
+        try:
+            lessons[name] = _Lessons(name, classroom, batch)
+        except ValueError as error:  # such as kdsvd's, of stages that differ in width
+            say(f"{name} is left out: {error}")
     student = StudentSteps(classroom, batch)
     seconds = take_turns({"student": student, **lessons}, settings.rounds, device, warm_up=2)
     result = {

@@ -197,7 +197,8 @@ def _cost(name: str) -> Iterator[str]:
             mentors = f" with {count} mentor{'s' * (count > 1)}" if count else ""
             own = int(row["parameters"])
             trained = f"; {own:,} parameters of its own" if own else ""
-            yield f"- **Cost**: {row['percent_of_step']} % of the student's step{mentors}{trained}."
+            step = f"{row['percent_of_step']} % of the step of {row['student']}"
+            yield f"- **Cost**: {step}{mentors}{trained}."
 
 
 def _strength(name: str) -> Iterator[str]:
