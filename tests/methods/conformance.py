@@ -406,7 +406,7 @@ def teaches_in_a_classroom_by_its_weights(name):
     assert lesson.active.any()
     torch.manual_seed(1)
     share = lesson.active * lesson.weight
-    for place, single in enumerate(classroom.second):
+    for place, single in enumerate(classroom.second.copies):
         term = single.term(student, mentors[place], target, index).detach()
         torch.testing.assert_close(lesson.mentor_loss[place], share[place] * term)
 

@@ -298,7 +298,7 @@ def test_each_mentor_of_a_classroom_has_its_own_memory():
     classroom.on_train_set(NUMBERS, LABELS)
     classroom.setup(student, mentors)
     classroom.double()
-    before = copy.deepcopy(classroom.second)
+    before = copy.deepcopy(classroom.second.copies)
     torch.manual_seed(1)
     lesson = classroom(student, mentors, target, index)
     assert lesson.active.any()
@@ -307,8 +307,8 @@ def test_each_mentor_of_a_classroom_has_its_own_memory():
         term = alone.term(student, mentors[place], target, index).detach()
         share = lesson.active[place] * lesson.weight[place]
         torch.testing.assert_close(lesson.mentor_loss[place], share * term)
-        assert torch.equal(alone.memory, classroom.second[place].memory)
-    one, other = (method.memory for method in classroom.second)
+        assert torch.equal(alone.memory, classroom.second.copies[place].memory)
+    one, other = (method.memory for method in classroom.second.copies)
     assert not torch.equal(one, other)
 
 
