@@ -195,8 +195,8 @@ class PoseRecipe(RunRecipe):
         method = build_method(self.method)
         if method and (not method.takes_units or not method.soft_targets):
             yield (
-                f"method: '{method.name}' reads more than logits of units: in pose use none, aver,"
-                " kd, fpd, dwpose, okdhp or classroom"
+                f"method: '{method.name}' reads more than logits of units or feature maps: in pose"
+                " use none, aver, kd, fpd, dwpose, okdhp, classroom, or one of maps such as at"
             )
         if (own := _own_task(self.method.name)) and self.loss.task != own:
             yield (

@@ -223,7 +223,6 @@ def test_classification_is_the_special_case_of_one_joint():
         OneJoint,
         Outputs(student[:, None]),
         [Outputs(m[:, None]) for m in mentors],
-        [torch.ones(1, dtype=torch.bool)] * 3,
         Batch,
         PoseLoss("likelihood", "ce", "leave", torch.ones(1)),
     )
@@ -264,7 +263,7 @@ def test_fpd_brings_its_task_and_says_so(persons, mentor_runs):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"method": {"name": "at"}, "mentors": [{"model": "pose/hf/somebody/vitpose"}]}, "reads more than logits"),
+        ({"method": {"name": "crd"}, "mentors": [{"model": "pose/hf/somebody/vitpose"}]}, "reads more than logits"),
         ({"mentors": [{}]}, r"mentors\[0\].*give one of run"),
         ({"student": {"model": "pose/resnet19/heatmap"}}, "student.model"),
         ({"student": {"modle": "x"}}, "student.modle: unknown key.*model"),
