@@ -67,6 +67,7 @@ class CRD(PooledRelation):
 
     title = "CRD"
     year = 2020
+    takes_units = False
     needs_index = True
     memory: Tensor
     log_z: Tensor
