@@ -141,14 +141,15 @@ def test_usual_options_are_the_published_ones():
     }
 
 
-def test_a_classroom_composes_unless_it_reads_features():
+def test_a_classroom_composes_unless_it_reads_classes():
     classroom = create_method("classroom", group="unit")
     student, mentors = BETA * heatmaps(0), BETA * heatmaps(1, (2,))
     lesson = classroom(make_signals(student, mentors, torch.zeros(B, U, dtype=torch.long)))
     assert lesson.active.shape == (2, B, U)
     assert classroom.takes_units
-    assert not create_method("classroom", also="at").takes_units
-    assert not create_method("at").takes_units
+    for name, units in (("at", True), ("crd", False), ("simkd", False)):
+        assert create_method("classroom", also=name).takes_units is units
+        assert create_method(name).takes_units is units
 
 
 @pytest.mark.parametrize("name", ["kd", "aver", "fpd", "dwpose", "okdhp", "classroom"])
