@@ -104,8 +104,7 @@ def _open(recipe: RunRecipe, say: Say) -> tuple[Task, list[Pair], Epochs, list[t
     train_set, _ = task.training_sets()
     student = task.build_student(train_set).to(task.place.device).eval()
     mentors = open_mentors(task, student, train_set)
-    for _ in task.prepare(student, mentors, train_set):
-        pass  # what it says is for a training
+    list(task.prepare(student, mentors, train_set))  # what it says is for a training
     stores = open_stores(task, train_set, mentors, say)
     pairs = zip(mentors, stores, strict=True)
     live = [(m, store) for m, store in pairs if store and not isinstance(m, StoredMentor)]
